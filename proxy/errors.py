@@ -1,0 +1,258 @@
+"""Every error that a person meets, by whose fault it is, with a fixed public sentence that says what to do.
+
+A :class:`Refusal` is the proxy's own answer to a caller: one type for each fault, rendered in one place
+(:mod:`proxy.problems`). An :class:`OperatorError` ends a command with one line. Neither ever carries the text
+of another exception, which could hold a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OperatorError(Exception):
+    """Something that the operator must put right; the text is one line: item, value, remedy."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(OperatorError):
+    """The command or its configuration is wrong, so nothing was done."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigurationError(UsageError):
+    """The configuration has mistakes; all of them are listed, each with item, value, rule and remedy."""
+
+    def __init__(self, source: str, mistakes: list[str]) -> None:
+        self.source = source
+        self.mistakes = mistakes
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+
+
+class TenantError(UsageError):
+    """A tenant, or a set of tenants, that must not be saved: bad name, route claimed twice, and the like."""
+
+
+class KeyRingError(UsageError):
+    """The vault's keys are missing, malformed, readable by others, or not those of this store."""
+
+
+class StoreError(OperatorError):
+    """The store cannot be opened: no permission, not a database, from a newer version, in use."""
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, named as design and documents name it
+    """The proxy answers by itself instead of forwarding.
+
+    ``detail`` is text of the proxy's own making that names the item and the value; ``proxy_error`` is the
+    error type of RFC 9209 section 2.3 for ``Proxy-Status``.
+    """
+
+    name: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    action: ClassVar[str]
+    proxy_error: ClassVar[str] = "http_request_denied"
+
+    def __init__(
+        self, detail: str = "", *, tenant: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.tenant = tenant
+        self.retry_after_s = retry_after_s
+
+
+class TenantUnknown(Refusal):
+    """No route claims the request."""
+
+    name = "tenant-unknown"
+    status = 404
+    title = "No tenant matches this request"
+    action = (
+        "Put the tenant's name in front of the path (http://HOST:PORT/NAME/v2/employees), send it in the "
+        "X-Pleo-Tenant header, or ask the operator to add a route with `pleo-proxy tenants set`."
+    )
+
+
+class TenantAmbiguous(Refusal):
+    """Routes of different tenants claim the request; it is never guessed which was meant."""
+
+    name = "tenant-ambiguous"
+    status = 400
+    title = "More than one tenant claims this request"
+    action = "Send the request so that only one tenant's route matches, or ask the operator to narrow the routes."
+
+
+class TenantDisabled(Refusal):
+    """The operator has switched the tenant off."""
+
+    name = "tenant-disabled"
+    status = 403
+    title = "This tenant is disabled"
+    action = "Ask the operator to enable it with `pleo-proxy tenants enable NAME`."
+
+
+class NeedsReauth(Refusal):
+    """There is no usable grant: never connected, refused for good, or revoked."""
+
+    name = "needs-reauth"
+    status = 503
+    title = "This tenant has no valid authorisation at Pleo"
+    action = (
+        "The operator runs `pleo-proxy connect NAME` (or opens reconnect_url) and sends the link to a person "
+        "at the company, who approves it in a browser. Calls work again at once afterwards."
+    )
+
+
+class PolicyRefused(Refusal):
+    """The tenant's policy does not allow this method and path."""
+
+    name = "policy-refused"
+    status = 403
+    title = "The tenant's policy does not allow this request"
+    action = "Ask the operator whether the tenant's preset should be wider (`pleo-proxy tenants set NAME --preset …`)."
+
+
+class BrowserRefused(Refusal):
+    """A web page sent the request; the proxy has no passwords, so pages must not reach it."""
+
+    name = "browser-refused"
+    status = 403
+    title = "Requests from web pages are refused"
+    action = "Call the proxy from a program, without the Origin and Sec-Fetch-Site headers that browsers send."
+
+
+class HostRefused(Refusal):
+    """``Host`` names neither an address nor a configured name (defence against DNS rebinding)."""
+
+    name = "host-refused"
+    status = 421
+    title = "The Host header names a host that this proxy does not serve"
+    action = "Use the proxy's IP address, or ask the operator to add the name to listen.hosts or to a tenant."
+
+
+class ProviderUnavailable(Refusal):
+    """No valid access token, and none could be had from Pleo just now."""
+
+    name = "provider-unavailable"
+    status = 503
+    title = "No access token can be had from Pleo at the moment"
+    action = "Try again after the time in Retry-After; if it persists, the operator's log tells why."
+    proxy_error = "http_request_error"
+
+
+class StoreUnavailable(Refusal):
+    """The proxy's own store does not work, so tokens can be neither read nor saved."""
+
+    name = "store-unavailable"
+    status = 503
+    title = "The proxy's store is not available"
+    action = "Try again later; the operator checks the disk or database that store.url names."
+    proxy_error = "proxy_internal_error"
+
+
+class SealedValueRefused(Refusal):
+    """A stored token does not open with the key ring; it is kept, and never taken for "no token"."""
+
+    name = "sealed-value-refused"
+    status = 503
+    title = "The stored authorisation cannot be opened"
+    action = "The operator restores the key ring that vault.keys names; nothing was erased."
+    proxy_error = "proxy_configuration_error"
+
+
+class TargetRefused(Refusal):
+    """The request is malformed, or its target means different things to different servers."""
+
+    name = "target-refused"
+    status = 400
+    title = "The request is malformed"
+    action = "Correct the request as the detail says."
+    proxy_error = "http_request_error"
+
+
+class TargetTooLong(Refusal):
+    """The request target is longer than ``limits.target_bytes``."""
+
+    name = "target-too-long"
+    status = 414
+    title = "The request target is too long"
+    action = "Shorten the query, or ask the operator to raise limits.target_bytes."
+    proxy_error = "http_request_error"
+
+
+class HeadTooLarge(Refusal):
+    """The header section is larger than ``limits.head_bytes`` or has more than ``limits.headers`` fields."""
+
+    name = "head-too-large"
+    status = 431
+    title = "The request's header section is too large"
+    action = "Send fewer or shorter headers, or ask the operator to raise limits.head_bytes or limits.headers."
+    proxy_error = "http_request_error"
+
+
+class BodyTooLarge(Refusal):
+    """The request body is larger than ``limits.body_bytes``."""
+
+    name = "body-too-large"
+    status = 413
+    title = "The request body is too large"
+    action = "Send less at once, or ask the operator to raise limits.body_bytes."
+    proxy_error = "http_request_error"
+
+
+class RateLimited(Refusal):
+    """The tenant's own request rate is used up."""
+
+    name = "rate-limited"
+    status = 429
+    title = "The tenant's request rate is used up"
+    action = "Try again after the time in Retry-After."
+
+
+class Overloaded(Refusal):
+    """The proxy is at ``limits.connections``, or is shutting down."""
+
+    name = "overloaded"
+    status = 503
+    title = "The proxy takes no more requests at the moment"
+    action = "Try again after the time in Retry-After."
+    proxy_error = "connection_limit_reached"
+
+
+class UpstreamUnreachable(Refusal):
+    """Pleo's API could not be resolved or connected, failed TLS, or broke off before an answer."""
+
+    name = "upstream-unreachable"
+    status = 502
+    title = "Pleo's API cannot be reached"
+    action = "Try again; if it persists, the operator checks the network between the proxy and Pleo."
+    proxy_error = "destination_unavailable"
+
+
+class UpstreamTimeout(Refusal):
+    """Pleo's API gave no answer in time; it may or may not have carried out the request."""
+
+    name = "upstream-timeout"
+    status = 504
+    title = "Pleo's API did not answer in time"
+    action = "Check whether the request took effect before repeating anything but a read."
+    proxy_error = "http_response_timeout"
+
+
+class LoopDetected(Refusal):
+    """The request already passed through this proxy (RFC 9110 section 7.6.3)."""
+
+    name = "loop-detected"
+    status = 508
+    title = "The request came back to this proxy"
+    action = "The operator corrects pleo.api_url or the network: the upstream must not be the proxy itself."
+    proxy_error = "proxy_loop_detected"
+
+
+REFUSALS: tuple[type[Refusal], ...] = tuple(Refusal.__subclasses__())
+"""All of them, for the pages that explain them and for the tests that hold documents to the code."""
