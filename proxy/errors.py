@@ -84,7 +84,7 @@ class TenantAmbiguous(Refusal):
     name = "tenant-ambiguous"
     status = 400
     title = "More than one tenant claims this request"
-    action = "Send the request so that only one tenant's route matches, or ask the operator to narrow the routes."
+    action = "Send it so that only one tenant's route matches, or ask the operator to narrow the routes."
 
 
 class TenantDisabled(Refusal):
@@ -114,7 +114,7 @@ class PolicyRefused(Refusal):
     name = "policy-refused"
     status = 403
     title = "The tenant's policy does not allow this request"
-    action = "Ask the operator whether the tenant's preset should be wider (`pleo-proxy tenants set NAME --preset …`)."
+    action = "Ask the operator whether the preset should be wider (`pleo-proxy tenants set NAME --preset …`)."
 
 
 class BrowserRefused(Refusal):
@@ -123,7 +123,7 @@ class BrowserRefused(Refusal):
     name = "browser-refused"
     status = 403
     title = "Requests from web pages are refused"
-    action = "Call the proxy from a program, without the Origin and Sec-Fetch-Site headers that browsers send."
+    action = "Call the proxy from a program that sends no Origin and no Sec-Fetch-Site header."
 
 
 class HostRefused(Refusal):
@@ -191,7 +191,7 @@ class HeadTooLarge(Refusal):
     name = "head-too-large"
     status = 431
     title = "The request's header section is too large"
-    action = "Send fewer or shorter headers, or ask the operator to raise limits.head_bytes or limits.headers."
+    action = "Send fewer or shorter headers; or the operator raises limits.head_bytes or limits.headers."
     proxy_error = "http_request_error"
 
 
