@@ -7,6 +7,7 @@ of another exception, which could hold a secret.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import ClassVar
 
 
@@ -254,5 +255,92 @@ class LoopDetected(Refusal):
     proxy_error = "proxy_loop_detected"
 
 
+class InternalError(Refusal):
+    """A defect of the proxy; the log line ``request.crashed`` with the same request id says where."""
+
+    name = "internal-error"
+    status = 500
+    title = "The proxy failed on this request"
+    action = "Tell the operator the request_id; the log says what happened."
+    proxy_error = "proxy_internal_error"
+
+
 REFUSALS: tuple[type[Refusal], ...] = tuple(Refusal.__subclasses__())
 """All of them, for the pages that explain them and for the tests that hold documents to the code."""
+
+
+class ConsentFault(Enum):
+    """Why a consent did not lead to a connected tenant, as the authoriser's page tells it.
+
+    ``status`` is the page's, ``title`` and ``text`` are all that it shows: nothing of the provider's words.
+    """
+
+    LINK_UNKNOWN = (
+        "link-unknown",
+        404,
+        "This link is not valid",
+        "Please copy the whole link from the message you got, or ask the sender for a new one.",
+    )
+    LINK_EXPIRED = (
+        "link-expired",
+        410,
+        "This link has expired",
+        "Please ask the person who sent it for a new one. Nothing has changed.",
+    )
+    LINK_USED = (
+        "link-used",
+        410,
+        "This link was already used",
+        "The connection was made with it, so there is nothing left to do. For another one, ask for a new link.",
+    )
+    STATE_UNKNOWN = (
+        "state-unknown",
+        400,
+        "This step has expired or was already done",
+        "Please open the link from your message again, in one browser, and finish within 15 minutes.",
+    )
+    DENIED = (
+        "denied",
+        403,
+        "Access was not granted",
+        "You, or Pleo on your behalf, declined the request. Open the link again if that was not intended.",
+    )
+    PLEO_REFUSED = (
+        "pleo-refused",
+        502,
+        "Pleo did not complete the request",
+        "Please open the link again in a few minutes. If it fails again, tell the person who sent the link.",
+    )
+    NOT_VERIFIED = (
+        "not-verified",
+        502,
+        "We could not check which company was connected",
+        "So nothing was stored. Please open the link again in a few minutes.",
+    )
+    WRONG_COMPANY = (
+        "wrong-company",
+        409,
+        "A different company was selected",
+        "This link is for another company at Pleo than the one you selected. Nothing was stored. Open the link "
+        "again and select the right company, or tell the person who sent it.",
+    )
+    STORE_FAILED = (
+        "store-failed",
+        503,
+        "The connection could not be saved",
+        "Nothing was stored. Please open the link again in a few minutes.",
+    )
+
+    def __init__(self, slug: str, status: int, title: str, text: str) -> None:
+        self.slug = slug
+        self.status = status
+        self.title = title
+        self.text = text
+
+
+class ConsentRefused(Exception):  # noqa: N818 - an answer to the authoriser, not a defect
+    """The consent flow ends here; nothing that was connected before has changed."""
+
+    def __init__(self, fault: ConsentFault) -> None:
+        super().__init__(fault.slug)
+        self.fault = fault

@@ -238,6 +238,17 @@ class RequestCrashed(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class TaskCrashed(Fact):
+    """A defect of the proxy met by one of its own tasks. ``error`` is the exception's type."""
+
+    event: ClassVar[str] = "task.crashed"
+    level: ClassVar[Level] = "error"
+    task: str
+    error: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshStarted(Fact):
     """A refresh request is about to be sent."""
 
@@ -344,6 +355,31 @@ class StoreFailed(Fact):
     level: ClassVar[Level] = "error"
     operation: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered(Fact):
+    """The store works again after it failed."""
+
+    event: ClassVar[str] = "store.recovered"
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCreated(Fact):
+    """A one-time connect link was made on the admin listener. The link itself is a secret."""
+
+    event: ClassVar[str] = "connect.link_created"
+    tenant: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened(Fact):
+    """A browser opened a connect link and was sent on to Pleo."""
+
+    event: ClassVar[str] = "connect.link_opened"
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)

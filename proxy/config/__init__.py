@@ -1,0 +1,47 @@
+"""The configuration: found, read, checked as a whole, and explained.
+
+:func:`find` and :func:`load` give :class:`Settings`, or every mistake at once; :func:`resolve` opens a secret
+that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only and never shown; the only
+environment read is the one handed in. The parts, each importing only those before it: ``values`` and
+``secret_refs`` (kinds of value), ``sections``, ``tuning`` and ``settings`` (the model), ``mistakes`` (in
+words), ``environment`` (variables), ``loading``, ``tenants_file``, ``advice`` and ``reference``.
+"""
+
+from __future__ import annotations
+
+from proxy.config.advice import registration_sheet, warnings
+from proxy.config.loading import find, load
+from proxy.config.reference import reference, settings_table
+from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
+from proxy.config.sections import Admin, Endpoints, Listen, Log, Pleo, Store, Vault
+from proxy.config.settings import Settings
+from proxy.config.tenants_file import TenantEntry, load_tenants_file
+from proxy.config.tuning import Limits, Refresh
+from proxy.config.values import Address
+
+__all__ = [
+    "Address",
+    "Admin",
+    "CredentialRef",
+    "Endpoints",
+    "EnvRef",
+    "FileRef",
+    "Limits",
+    "Listen",
+    "Log",
+    "Pleo",
+    "Refresh",
+    "SecretRef",
+    "Settings",
+    "Store",
+    "TenantEntry",
+    "Vault",
+    "find",
+    "load",
+    "load_tenants_file",
+    "reference",
+    "registration_sheet",
+    "resolve",
+    "settings_table",
+    "warnings",
+]

@@ -1,0 +1,277 @@
+"""The tables that say who and where: listeners, Pleo, store, vault, operator, log. No I/O.
+
+A rule between two settings stands on the later one, so that all broken rules are found in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from proxy.config.secret_refs import FileRef, GeneratedSecret, SecretSetting
+from proxy.config.values import (
+    Address,
+    Addresses,
+    BaseUrl,
+    Endpoint,
+    FilePath,
+    HostNames,
+    Kind,
+    OneAddress,
+    Rule,
+    Scopes,
+    Text,
+    WebUrl,
+)
+from proxy.model import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The addresses of one Pleo environment."""
+
+    api: str
+    authorize: str
+    token: str
+
+
+ENDPOINTS = {
+    "production": Endpoints(
+        "https://external.pleo.io",
+        "https://auth.pleo.io/oauth/authorize",
+        "https://auth.pleo.io/oauth/token",
+    ),
+    "staging": Endpoints(
+        "https://external.staging.pleo.io",
+        "https://auth.staging.pleo.io/oauth/authorize",
+        "https://auth.staging.pleo.io/oauth/token",
+    ),
+}
+"""Pleo's published addresses; ``custom`` has none and asks for all three."""
+
+
+class Section(BaseModel):
+    """What all tables of the configuration share: unknown keys are mistakes, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+    )
+
+
+def _one_worker(value: object) -> int:
+    if value not in (1, "1") or isinstance(value, bool):
+        raise Rule("several workers are not available in this version; write 1, or remove the key")
+    return 1
+
+
+class Listen(Section):
+    """Where callers, operators and authorisers connect."""
+
+    proxy: Addresses = Field(
+        default=(Address("127.0.0.1", 8080),),
+        description="Where callers connect: one address or a list; port 0 takes any free port. Loopback by "
+        "default, since callers have no passwords.",
+    )
+    admin: OneAddress = Field(
+        default=Address("127.0.0.1", 8081),
+        validate_default=True,
+        description="The operator's listener: pages, JSON API, health, metrics and the consent flow. "
+        "Loopback by default, since it speaks plain HTTP; put TLS in front before opening it.",
+    )
+    public_url: BaseUrl = Field(
+        default="http://127.0.0.1:8081",
+        description="How an authoriser's browser reaches the admin listener: scheme, host and port. https "
+        "unless loopback, as Pleo asks of redirect URIs; the default fits a trial on one "
+        "machine.",
+    )
+    hosts: HostNames = Field(
+        default=(),
+        description="Further names that callers may use in `Host`. IP addresses and localhost always work, "
+        "other names are refused as a defence against DNS rebinding.",
+    )
+    workers: Annotated[int, BeforeValidator(_one_worker), Kind("1")] = Field(
+        default=1, description="Processes that serve. Only 1 is available in this version."
+    )
+
+    @field_validator("admin")
+    @classmethod
+    def _admin_is_apart(cls, admin: Address, info: ValidationInfo) -> Address:
+        proxies: tuple[Address, ...] = info.data.get("proxy", ())
+        if any(admin.clashes_with(proxy) for proxy in proxies):
+            raise Rule("must not share the port of listen.proxy; choose another port for one of them")
+        return admin
+
+
+class Pleo(Section):
+    """The OAuth client as Pleo registered it, and which Pleo to talk to."""
+
+    environment: Annotated[Literal["production", "staging", "custom"], Kind("text")] = Field(
+        default="production",
+        description="`production`, `staging`, or `custom` with the three URLs below. Pleo issues separate "
+        "credentials for each environment.",
+    )
+    client_id: Text = Field(description="The OAuth client's id, from Pleo.")
+    client_secret: SecretSetting = Field(description="The OAuth client's secret, from Pleo.")
+    client_auth: Annotated[Literal["basic", "post"], Kind("text")] = Field(
+        default="basic",
+        description="How the OAuth client proves itself at the token endpoint: `basic`, which RFC 6749 "
+        "section 2.3.1 prefers, or `post` (form fields). Change it if Pleo answers "
+        "`invalid_client`.",
+    )
+    scopes: Scopes = Field(
+        default=("companies:read", "users:read"),
+        description="Scopes that authorisers are asked for. The default suffices to try a connection out. "
+        "Some names differ by environment: `tag-group:…` in production is `tag-groups:…` in "
+        "staging.",
+    )
+    app_name: Text = Field(
+        default="pleo-proxy", description="The integration's name, for the registration sheet only."
+    )
+    app_url: WebUrl | None = Field(
+        default=None, description="The integration's home page, for the registration sheet."
+    )
+    logo_url: WebUrl | None = Field(
+        default=None, description="The integration's logo, for the registration sheet."
+    )
+    terms_url: WebUrl | None = Field(
+        default=None, description="Terms of service, for the registration sheet."
+    )
+    privacy_url: WebUrl | None = Field(
+        default=None, description="Privacy policy, for the registration sheet."
+    )
+    initiation_url: WebUrl | None = Field(
+        default=None, description="The page where a customer starts connecting, for the registration sheet."
+    )
+    settings_url: WebUrl | None = Field(
+        default=None,
+        description="The page where a customer manages the connection, for the registration sheet.",
+    )
+    api_url: BaseUrl | None = Field(
+        default=None,
+        validate_default=True,
+        description="Custom only: scheme, host and port of the API. https unless loopback.",
+    )
+    authorize_url: Endpoint | None = Field(
+        default=None,
+        validate_default=True,
+        description="Custom only: the authorisation endpoint. https unless loopback.",
+    )
+    token_url: Endpoint | None = Field(
+        default=None,
+        validate_default=True,
+        description="Custom only: the token endpoint. https unless loopback.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="Custom only: a PEM file of CA certificates to trust for the three, beside the system's.",
+    )
+
+    @field_validator("api_url", "authorize_url", "token_url")
+    @classmethod
+    def _urls_are_for_custom(cls, url: str | None, info: ValidationInfo) -> str | None:
+        environment = info.data.get("environment")
+        if environment == "custom" and url is None:
+            raise Rule('pleo.environment = "custom" needs it; add it, or choose production or staging')
+        if environment in ENDPOINTS and url is not None:
+            raise Rule('has no effect unless pleo.environment = "custom"; remove it, or change that')
+        return url
+
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_has_effect(cls, ca_file: Path, info: ValidationInfo) -> Path:
+        if info.data.get("environment") in ENDPOINTS:
+            raise Rule('has no effect unless pleo.environment = "custom"; remove it, or change that')
+        urls: Iterable[str | None] = [info.data.get(key) for key in ("api_url", "authorize_url", "token_url")]
+        if all(url is not None and url.startswith("http:") for url in urls):
+            raise Rule("has no effect, since none of the three URLs is https; remove it")
+        if info.context is not None and not ca_file.is_file():
+            raise Rule("there is no such file; create it, or correct the path")
+        return ca_file
+
+
+def _parse_store_url(value: str) -> str:
+    if value.startswith(("postgresql:", "postgres:")):
+        raise Rule("PostgreSQL is not available in this version; use sqlite:///var/lib/pleo-proxy/proxy.db")
+    path = _sqlite_path(value)
+    if not value.startswith("sqlite:") or "?" in value or "#" in value or value.startswith("sqlite:~"):
+        raise Rule("must be sqlite:///ABSOLUTE/PATH or sqlite:RELATIVE/PATH, nothing after; correct it")
+    if ":memory:" in value:
+        raise Rule("a store in memory would lose every authorisation at a restart; name a file")
+    if value.endswith("/") or not path.name or (value.startswith("sqlite://") and value[9:10] != "/"):
+        raise Rule("must name a file; write for example sqlite:///var/lib/pleo-proxy/proxy.db")
+    return value
+
+
+def _sqlite_path(url: str) -> Path:
+    # Three slashes are an empty authority and an absolute path, as in file:///etc (RFC 8089); four are what
+    # people write who know SQLAlchemy, and mean the same file here.
+    path = url.removeprefix("sqlite:")
+    return Path("/" + path.lstrip("/")) if path.startswith("/") else Path(path)
+
+
+class Store(Section):
+    """Where grants and tenants are kept."""
+
+    url: Annotated[str, AfterValidator(_parse_store_url), Kind("URL")] = Field(
+        default="sqlite:///var/lib/pleo-proxy/proxy.db",
+        description="The database. `sqlite:///srv/x.db` is the absolute path `/srv/x.db`, `sqlite:x.db` is "
+        "in the working directory. The default is where the FHS puts a service's state.",
+    )
+    state_dir: FilePath = Field(
+        default=Path("/var/lib/pleo-proxy"),
+        description="Directory of the refresh journal and generated keys, on a disk that survives restarts. "
+        "The default is what systemd's `StateDirectory=pleo-proxy` creates.",
+    )
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The database file that ``url`` names."""
+        return _sqlite_path(self.url)
+
+
+class Vault(Section):
+    """How stored tokens are sealed."""
+
+    keys: GeneratedSecret = Field(
+        default=FileRef(Path("/var/lib/pleo-proxy/keys")),
+        description="The key ring. By default the file `keys` in `store.state_dir`. A file is generated with "
+        "mode 0600 at the first start if absent, and refused if others can read it.",
+    )
+
+
+class Admin(Section):
+    """Who may use the operator's listener."""
+
+    token: Annotated[SecretSetting | None, Kind("secret", secret=True)] = Field(
+        default=None, description="The bearer token of the operator. Generated and printed once if absent."
+    )
+
+
+class Log(Section):
+    """What is written to standard output."""
+
+    format: Annotated[Literal["json", "console"] | None, Kind("text")] = Field(
+        default=None,
+        description="`json` or `console`. Absent: console on a terminal, else JSON, one object a line.",
+    )
+    level: Annotated[Level, Kind("text")] = Field(
+        default="info",
+        description="`debug`, `info`, `warning` or `error`: what is less important is left out. The default "
+        "shows one line for each request.",
+    )

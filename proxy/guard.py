@@ -1,0 +1,76 @@
+"""The door of the proxy listener, which has no passwords: what is refused before anyone asks for a tenant.
+
+Pure. Keeps out requests whose ``Host`` is not ours (DNS rebinding) and requests that a web page sends.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+
+from proxy import headers
+from proxy.errors import BrowserRefused, HostRefused, TargetRefused
+from proxy.headers import Field
+from proxy.target import Target
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
+
+
+def authority_of(fields: Sequence[Field], target: Target, *, http_1_1: bool) -> str | None:
+    """The host and port for which a request is meant (RFC 9112 sections 3.2 and 3.3).
+
+    ``None`` for an HTTP/1.0 request without ``Host``, which that version allows.
+
+    :raises TargetRefused: no ``Host`` in HTTP/1.1, several of them, or one that is malformed.
+    """
+    # A request with several Hosts is refused even where the target is absolute and would overrule them.
+    host = headers.single(fields, b"host")
+    if host is None and http_1_1:
+        raise TargetRefused("the Host header is missing; HTTP/1.1 requires one")
+    authority = target.authority if target.authority is not None else host
+    if authority is not None and not _AUTHORITY.fullmatch(authority):
+        raise TargetRefused("the Host header is not a host name or address with an optional port")
+    return authority
+
+
+def host_name(authority: str) -> str:
+    """Host without port and brackets, in lower case, without a dot at its end."""
+    match = _AUTHORITY.fullmatch(authority)
+    assert match is not None, "authority_of has checked it"
+    return match[1].strip("[]").lower().rstrip(".")
+
+
+def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
+    """Let only addresses, ``localhost`` and configured names through.
+
+    A name that an attacker's DNS points at the proxy is none of these, so a page of theirs cannot become
+    "same origin" with it.
+
+    :raises HostRefused: any other name.
+    """
+    if host == "localhost" or is_configured(host) or _is_address(host):
+        return
+    raise HostRefused(f"Host {host!r} is neither an address, nor localhost, nor a configured name")
+
+
+def check_browser(fields: Sequence[Field], authority: str | None) -> None:
+    """Refuse what a browser sends on behalf of a page of another site (Fetch Metadata, Origin).
+
+    :raises BrowserRefused: ``Sec-Fetch-Site`` or ``Origin`` tell of another site.
+    """
+    for value in headers.values(fields, b"sec-fetch-site"):
+        if value not in (b"none", b"same-origin"):
+            raise BrowserRefused("Sec-Fetch-Site says that a page of another site sent this request")
+    own = (authority or "").encode("latin-1")
+    for value in headers.values(fields, b"origin"):
+        if value not in (b"http://" + own, b"https://" + own):
+            raise BrowserRefused("Origin says that a page of another site sent this request")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

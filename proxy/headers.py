@@ -1,0 +1,179 @@
+"""What crosses the proxy in header fields, and what does not. Pure; names and values are bytes throughout.
+
+The order of work is the security argument: the caller's fields are cleaned first, and the credential goes in
+last, so that nothing a caller sends can remove, replace or accompany it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from proxy.errors import TargetRefused
+from proxy.model import Origin, Secret
+
+Field = tuple[bytes, bytes]
+Headers = list[Field]
+
+PSEUDONYM = b"pleo-proxy"
+"""How the proxy names itself in ``Via`` (RFC 9110 section 7.6.3)."""
+TENANT = b"x-pleo-tenant"
+REQUEST_ID = b"x-request-id"
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"},
+)
+"""RFC 9110 section 7.6.1; ``Proxy-*`` is matched by its prefix."""
+
+_CALLERS_ONLY = frozenset(
+    {
+        b"authorization",  # a legacy key must never reach Pleo beside or instead of the injected token
+        b"cookie",
+        b"host",
+        b"expect",  # answered by the proxy itself
+        TENANT,
+        b"forwarded",
+        # They would let a request be another method than the one that the policy judged.
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+    },
+)
+_FORWARDED_PREFIX = b"x-forwarded-"
+
+
+class _Kind(Enum):
+    END_TO_END = 0
+    HOP_BY_HOP = 1
+    CALLERS_ONLY = 2
+    CONNECTION = 3
+    VIA = 4
+    REFERENCE = 5
+
+
+_kinds: dict[bytes, _Kind] = {}
+"""Cache by the exact bytes of a name: lower-casing each name of each request costs microseconds."""
+_KINDS_MOST = 4096
+
+
+def _kind(name: bytes) -> _Kind:
+    known = _kinds.get(name)
+    if known is None:
+        known = _judge(name)
+        if len(_kinds) < _KINDS_MOST:  # names come from callers, so the cache is bounded
+            _kinds[name] = known
+    return known
+
+
+def _judge(name: bytes) -> _Kind:
+    # CGI-like servers read "X_Pleo_Tenant" as "X-Pleo-Tenant", so both spellings are one name here.
+    lower = name.lower().replace(b"_", b"-")
+    if lower == b"connection":
+        return _Kind.CONNECTION
+    if lower in _HOP_BY_HOP or lower.startswith(b"proxy-"):
+        return _Kind.HOP_BY_HOP
+    if lower in _CALLERS_ONLY or lower.startswith(_FORWARDED_PREFIX):
+        return _Kind.CALLERS_ONLY
+    if lower == b"via":
+        return _Kind.VIA
+    if lower in (b"location", b"link", b"content-location"):
+        return _Kind.REFERENCE
+    return _Kind.END_TO_END
+
+
+def for_upstream(fields: Iterable[Field], *, host: bytes, version: bytes) -> Headers:
+    """The caller's fields as they may go to Pleo, with the upstream's ``Host`` and our ``Via``.
+
+    Order, spelling and duplicates are kept. No ``Authorization`` is among them until :func:`inject`.
+
+    :param version: HTTP version in which the caller's request came, such as ``b"1.1"``.
+    """
+    kept: Headers = [(b"Host", host)]  # first, as RFC 9110 section 7.2 asks
+    named: set[bytes] = set()
+    for field in fields:
+        kind = _kind(field[0])
+        if kind is _Kind.CONNECTION:
+            named |= _connection_options(field[1])
+        elif kind is not _Kind.HOP_BY_HOP and kind is not _Kind.CALLERS_ONLY:
+            kept.append(field)
+    if named:
+        kept[1:] = _without(kept[1:], named)
+    kept.append((b"Via", version + b" " + PSEUDONYM))
+    return kept
+
+
+def inject(headers: Headers, token: Secret) -> Headers:
+    """``headers`` with the credential, the last thing to happen to them (RFC 6750 section 2.1)."""
+    return [*headers, (b"Authorization", b"Bearer " + token.reveal().encode())]
+
+
+def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, request_id: str) -> Headers:
+    """The fields of Pleo's answer as they go back: less hop-by-hop fields, references pointed at the proxy.
+
+    :param base_url: how the caller reaches this tenant, without a slash at the end.
+    """
+    kept: Headers = []
+    named: set[bytes] = set()
+    for field in fields:
+        kind = _kind(field[0])
+        if kind is _Kind.CONNECTION:
+            named |= _connection_options(field[1])
+        elif kind is _Kind.REFERENCE:
+            kept.append((field[0], _repoint(field[1], str(upstream).encode(), base_url.encode())))
+        elif kind is not _Kind.HOP_BY_HOP:
+            kept.append(field)
+    if named:
+        kept = _without(kept, named)
+    kept.append((b"X-Request-Id", request_id.encode()))
+    return kept
+
+
+def passed_here_before(fields: Iterable[Field]) -> bool:
+    """Whether a ``Via`` already names this proxy: the request came round in a loop."""
+    return any(
+        PSEUDONYM in (part.split()[1:2] or [b""])
+        for name, value in fields
+        if _kind(name) is _Kind.VIA
+        for part in value.split(b",")
+    )
+
+
+def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
+    """All values of the field ``name`` (given in lower case), in order, without white space around them."""
+    size = len(name)
+    return [value.strip() for key, value in fields if len(key) == size and key.lower() == name]
+
+
+def single(fields: Iterable[Field], name: bytes) -> str | None:
+    """The value of a field that may be sent once at most.
+
+    :raises TargetRefused: it is sent more than once.
+    """
+    found = values(fields, name)
+    if len(found) > 1:
+        raise TargetRefused(f"the header {name.decode().title()} is sent {len(found)} times; send it once")
+    return found[0].decode("latin-1") if found else None
+
+
+# Fields without which a message means something else; a Connection that names them changes nothing
+# (RFC 9110 section 7.6.1: a sender must not list fields meant for all recipients).
+_NEVER_NAMED = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"via"})
+
+
+def _connection_options(value: bytes) -> set[bytes]:
+    return {option.strip().lower() for option in value.split(b",")} - _NEVER_NAMED
+
+
+def _without(headers: Headers, named: set[bytes]) -> Headers:
+    return [field for field in headers if field[0].lower() not in named]
+
+
+def _repoint(value: bytes, upstream: bytes, base_url: bytes) -> bytes:
+    """``value`` with each URL of the upstream's origin turned into one of the proxy."""
+    if upstream not in value:
+        return value
+    parts = value.split(upstream)
+    # "https://external.pleo.io.example" begins with the origin and is not of it.
+    return parts[0] + b"".join(
+        (base_url if not part or part[:1] in b'/?#>", ' else upstream) + part for part in parts[1:]
+    )

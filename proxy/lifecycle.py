@@ -1,0 +1,218 @@
+"""The life of a grant as pure decisions: no I/O, no clock, nothing remembered.
+
+Two halves. The first says when a token may be used and when it is to be refreshed. The second turns events
+into the next :class:`~proxy.model.Grant`, for the store to apply atomically: each takes the grant as it is
+stored and returns it unchanged where the event no longer concerns it (another generation came first).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from proxy.model import Grant, GrantState, Outcome, Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """When a token is refreshed ahead of its end (the ``[refresh]`` settings)."""
+
+    advisory: float
+    """Fraction of the lifetime after which a refresh is due while callers may go on with the old token."""
+    advisory_jitter: float
+    """Fraction of the lifetime over which that moment is spread, so that tenants do not come at once."""
+    mandatory_s: float
+    mandatory: float
+    """Callers wait in the last ``mandatory_s`` seconds or this fraction, whichever is shorter: a minute's
+    token would otherwise be refused for half its life."""
+    keep_alive: float
+    """Fraction of the refresh token's life after which an idle grant is refreshed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The instants at which one access token changes its standing."""
+
+    advisory_at: float
+    mandatory_at: float
+    expires_at: float
+    keep_alive_at: float
+
+
+class Standing(Enum):
+    """How good an access token is at an instant."""
+
+    FRESH = auto()
+    DUE = auto()
+    """Refresh now; the token still serves if that fails or takes long."""
+    LAST_MOMENTS = auto()
+    """Callers wait for the refresh, but the token is still good if it fails."""
+    EXPIRED = auto()
+    """Never injected (invariant 7)."""
+
+
+class After401(Enum):
+    """What to do when Pleo refused a token."""
+
+    USE_NEWER = auto()
+    """The stored generation is newer than the refused one: send again with it, refresh nothing."""
+    REFRESH = auto()
+    PASS_THROUGH = auto()
+    """The token is the fruit of a forced refresh moments ago, so another would not cure it."""
+
+
+def schedule(
+    windows: Windows, *, issued_at: float, expires_at: float, refresh_expires_at: float, draw: float
+) -> Schedule:
+    """The plan for one token.
+
+    :param draw: random number in [0, 1) that places the advisory moment within the jitter.
+    """
+    lifetime = max(0.0, expires_at - issued_at)
+    last = min(windows.mandatory_s, lifetime * windows.mandatory)
+    mandatory_at = expires_at - last
+    advisory_at = issued_at + lifetime * (windows.advisory + windows.advisory_jitter * draw)
+    return Schedule(
+        advisory_at=min(advisory_at, mandatory_at),
+        mandatory_at=mandatory_at,
+        expires_at=expires_at,
+        keep_alive_at=issued_at + (refresh_expires_at - issued_at) * windows.keep_alive,
+    )
+
+
+def standing(plan: Schedule, now: float) -> Standing:
+    """How good the token is at ``now``."""
+    if now >= plan.expires_at:
+        return Standing.EXPIRED
+    if now >= plan.mandatory_at:
+        return Standing.LAST_MOMENTS
+    return Standing.DUE if now >= plan.advisory_at else Standing.FRESH
+
+
+def refresh_ahead(plan: Schedule, now: float, *, used: bool) -> str | None:
+    """Why an unasked-for refresh is due at ``now``, or ``None``.
+
+    A token that nobody used is left to expire, since each refresh is a risk; the grant itself is kept alive
+    well before its refresh token's end (invariant 8).
+    """
+    if now >= plan.keep_alive_at:
+        return "keep_alive"
+    if used and plan.advisory_at <= now < plan.expires_at:
+        return "expiring"
+    return None
+
+
+def after_401(*, held: int, rejected: int, forced_at: float | None, now: float, hold_s: float) -> After401:
+    """Invariants 2 and 3.
+
+    :param held: generation in use now.
+    :param rejected: generation of the token that Pleo refused.
+    :param forced_at: when a forced refresh brought the held generation; ``None`` if another kind did.
+    :param hold_s: how long a forced refresh's token is not refreshed again.
+    """
+    if held != rejected:
+        return After401.USE_NEWER
+    if forced_at is not None and now - forced_at < hold_s:
+        return After401.PASS_THROUGH
+    return After401.REFRESH
+
+
+def backoff_s(failures: int, *, first_s: float, most_s: float, retry_after_s: float | None) -> float:
+    """How long to leave the provider alone after ``failures`` in a row; ``Retry-After`` is obeyed."""
+    return max(min(most_s, first_s * 2.0 ** min(failures - 1, 16)), retry_after_s or 0.0)
+
+
+def begin_refresh(grant: Grant | None, *, generation: int, at: float) -> Grant | None:
+    """Write-ahead (invariant 5): a refresh of ``generation`` is about to be sent."""
+    if grant is None or grant.generation != generation or grant.refresh is None:
+        return grant
+    return replace(grant, state=GrantState.REFRESHING, attempted_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPair:
+    """A sealed token pair with its times."""
+
+    access: Sealed
+    refresh: Sealed
+    issued_at: float
+    access_expires_at: float
+    refresh_expires_at: float
+
+
+def granted(grant: Grant | None, pair: NewPair, *, generation: int) -> Grant | None:
+    """A refresh of ``generation`` brought ``pair``, sealed for the next one. The old pair is gone."""
+    if grant is None or grant.generation != generation:
+        return grant
+    return replace(
+        grant,
+        state=GrantState.CONNECTED,
+        generation=generation + 1,
+        access=pair.access,
+        refresh=pair.refresh,
+        issued_at=pair.issued_at,
+        access_expires_at=pair.access_expires_at,
+        refresh_expires_at=pair.refresh_expires_at,
+        last_refreshed_at=pair.issued_at,
+        last_outcome=Outcome.GRANTED,
+        attempted_at=None,
+    )
+
+
+def not_granted(grant: Grant | None, *, generation: int, outcome: Outcome) -> Grant | None:
+    """A refresh of ``generation`` failed. Only a terminal refusal takes anything from the grant."""
+    if grant is None or grant.generation != generation:
+        return grant
+    if outcome is Outcome.REFUSED:
+        return _without_tokens(replace(grant, state=GrantState.NEEDS_REAUTH, last_outcome=outcome))
+    state = GrantState.CONNECTED if grant.state is GrantState.REFRESHING else grant.state
+    return replace(grant, state=state, last_outcome=outcome, attempted_at=None)
+
+
+def connected(pair: NewPair, *, tenant: str, company: str, scopes: tuple[str, ...], generation: int) -> Grant:
+    """A person consented: a grant of ``generation`` (:func:`next_generation`), whatever was there before."""
+    return Grant(
+        tenant=tenant,
+        state=GrantState.CONNECTED,
+        generation=generation,
+        company=company,
+        scopes=scopes,
+        access=pair.access,
+        refresh=pair.refresh,
+        issued_at=pair.issued_at,
+        access_expires_at=pair.access_expires_at,
+        refresh_expires_at=pair.refresh_expires_at,
+        last_refreshed_at=pair.issued_at,
+        last_outcome=Outcome.GRANTED,
+    )
+
+
+def revoked(grant: Grant | None) -> Grant | None:
+    """The operator ended the grant: its tokens are erased."""
+    if grant is None or grant.state is GrantState.REVOKED:
+        return grant
+    return _without_tokens(replace(grant, state=GrantState.REVOKED))
+
+
+def next_generation(grant: Grant | None) -> int:
+    """The generation that a new pair of this grant gets; never used twice for one tenant."""
+    return 1 if grant is None else grant.generation + 1
+
+
+def answer_was_lost(grant: Grant) -> bool:
+    """Whether an earlier refresh may have rotated the tokens without the answer reaching us.
+
+    Then a refusal that follows is reported as a lost answer and not as a revocation (invariant 6).
+    """
+    return grant.last_outcome is Outcome.UNKNOWN or grant.attempted_at is not None
+
+
+def _without_tokens(grant: Grant) -> Grant:
+    return replace(
+        grant,
+        access=None,
+        refresh=None,
+        access_expires_at=None,
+        refresh_expires_at=None,
+        attempted_at=None,
+    )

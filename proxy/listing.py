@@ -1,0 +1,70 @@
+"""The listings of tenants and grants as plain data, one form for the command line and the JSON API.
+
+Pure. No listing holds a token, sealed or not; instants are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from proxy.model import Grant, GrantState, Tenant
+
+Row = dict[str, Any]
+
+
+def tenants(all_tenants: Iterable[Tenant], grants: Mapping[str, Grant]) -> list[Row]:
+    """``name, company, enabled, state, routes, preset`` of each tenant."""
+    return [
+        {
+            "name": tenant.name,
+            "company": tenant.company,
+            "enabled": tenant.enabled,
+            "state": state(grants.get(tenant.name)).value,
+            "routes": routes(tenant),
+            "preset": tenant.preset.value,
+        }
+        for tenant in all_tenants
+    ]
+
+
+def grants(all_tenants: Iterable[Tenant], by_tenant: Mapping[str, Grant]) -> list[Row]:
+    """The grant of each tenant, also of those that have none."""
+    return [_grant(tenant, by_tenant.get(tenant.name)) for tenant in all_tenants]
+
+
+def state(grant: Grant | None) -> GrantState:
+    """State of a tenant's grant; a tenant nobody consented for has ``none``."""
+    return GrantState.NONE if grant is None else grant.state
+
+
+def routes(tenant: Tenant) -> list[str]:
+    """How callers of the tenant are recognised, as ``kind: value``."""
+    return [
+        f"path: /{tenant.name}",
+        f"header: X-Pleo-Tenant: {tenant.name}",
+        *(f"host: {host}" for host in tenant.hosts),
+        *(f"network: {network}" for network in tenant.networks),
+        # Enough of the hash to tell two keys apart, nothing of the key.
+        *(f"legacy-key: sha256 {key[:12]}" for key in tenant.legacy_keys),
+    ]
+
+
+def instant(at: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _grant(tenant: Tenant, grant: Grant | None) -> Row:
+    return {
+        "tenant": tenant.name,
+        "state": state(grant).value,
+        "generation": 0 if grant is None else grant.generation,
+        "company": tenant.company if grant is None else grant.company,
+        "scopes": [] if grant is None else list(grant.scopes),
+        "access_expires_at": None if grant is None else instant(grant.access_expires_at),
+        "refresh_expires_at": None if grant is None else instant(grant.refresh_expires_at),
+        "last_refreshed_at": None if grant is None else instant(grant.last_refreshed_at),
+        "last_outcome": None if grant is None or grant.last_outcome is None else grant.last_outcome.value,
+    }

@@ -1,0 +1,77 @@
+"""What the callers of a tenant may ask of Pleo: presets and blocked endpoints. Pure.
+
+Judges the decoded path in the most generous reading that a server could give it (letter case, path
+parameters and trailing slashes aside), so that a spelling trick never passes what the plain spelling would
+not. Never judges bodies.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from proxy.errors import PolicyRefused
+from proxy.model import Preset, Tenant
+
+_PARAMETERS = re.compile(r";[^/]*")
+_READS = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    methods: frozenset[str] | None
+    """``None`` for any."""
+    path: re.Pattern[str]
+
+    def matches(self, method: str, path: str) -> bool:
+        return (self.methods is None or method in self.methods) and bool(self.path.fullmatch(path))
+
+
+def _rule(methods: str, path: str) -> _Rule:
+    named = None if methods == "*" else frozenset(methods.split())
+    return _Rule(named, re.compile(r"/v\d+(?:-[a-z0-9]+)?" + path))
+
+
+BLOCKED: tuple[tuple[_Rule, str], ...] = (
+    (
+        _rule("DELETE", r"/installations/me"),
+        "it would revoke every token of this tenant (DELETE /v1/installations/me)",
+    ),
+    (_rule("*", r"/subscriptions/[^/]+/secret"), "subscription secrets are not handed to callers"),
+)
+
+_SEARCH = _rule("POST", r"/[^/]+:search")
+_ANYTHING_READ = _rule("GET HEAD", r"(?:/.*)?")
+_EXPORTS = (
+    _rule("GET HEAD", r"/(?:introspect|companies|employees)(?:/.*)?"),
+    _rule("GET HEAD POST PUT", r"/export-(?:jobs|items|job-events)(?:/.*)?"),
+)
+PRESETS: dict[Preset, tuple[_Rule, ...]] = {
+    Preset.READ_ONLY: (_ANYTHING_READ, _SEARCH),
+    Preset.EXPORTS: _EXPORTS,
+    Preset.ACCOUNTING: (
+        _ANYTHING_READ,
+        _SEARCH,
+        *_EXPORTS,
+        _rule("POST PUT DELETE", r"/(?:vendors|chart-of-accounts|tax-codes|tag-groups|tags)(?:[/:].*)?"),
+        _rule("POST", r"/aggregations/tags"),
+    ),
+    Preset.FULL: (_Rule(None, re.compile(r".*", re.DOTALL)),),
+}
+"""Derived from Pleo's endpoints and scopes; the first two presets cannot change accounting data."""
+
+
+def check(tenant: Tenant, method: str, decoded_path: str) -> None:
+    """Let a request pass or refuse it.
+
+    :param decoded_path: the percent-decoded path that Pleo would get, without query.
+    :raises PolicyRefused: the endpoint is blocked, or the tenant's preset does not allow it.
+    """
+    path = _PARAMETERS.sub("", decoded_path).rstrip("/").lower() or "/"
+    for rule, why in BLOCKED:
+        if rule.matches(method, path):
+            raise PolicyRefused(f"{method} {decoded_path} is blocked: {why}", tenant=tenant.name)
+    if not any(rule.matches(method, path) for rule in PRESETS[tenant.preset]):
+        raise PolicyRefused(
+            f"{method} {decoded_path} is outside the preset {tenant.preset.value!r}", tenant=tenant.name
+        )

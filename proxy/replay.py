@@ -1,0 +1,182 @@
+"""A request body that can be sent twice: teed while it streams, at no cost in latency.
+
+The tee is in memory first, then in an unlinked temporary file, and is given up beyond that or when the
+disk fails; the first pass through the body never depends on it. Knows nothing of HTTP: bytes come from a
+:class:`Source` (``aiohttp.StreamReader`` is one) and go to whoever iterates (:mod:`proxy.upstream`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from io import FileIO
+from typing import Protocol
+
+from proxy.errors import BodyTooLarge
+
+PIECE = 64 * 1024
+"""Bytes that a replay hands out at once."""
+
+
+class Source(Protocol):
+    """Where a body comes from."""
+
+    async def readany(self) -> bytes:
+        """What has arrived, waiting for the first byte of it; ``b""`` at the end."""
+
+
+class ReplayBody:
+    """The body of one request; every :meth:`chunks` gives it from its beginning.
+
+    Passes may overlap: the first may be in the middle of being cancelled when the second starts.
+    """
+
+    def __init__(
+        self, source: Source, *, length: int | None, memory_bytes: int, disk_bytes: int, body_bytes: int
+    ) -> None:
+        """``length`` is the announced one in bytes, if any.
+
+        The whole tee is held in memory up to ``memory_bytes``, else on disk up to ``disk_bytes``; the body
+        itself may have ``body_bytes``.
+        """
+        self.length = length
+        self.received = 0
+        """Bytes read from the source so far."""
+        self.replayable = True
+        """What was received is still there, so that another pass gives the whole body."""
+        self._source = source
+        self._body_bytes = body_bytes
+        self._ended = False
+        # One pass at a time reads the source: aiohttp's refuses a second waiter, and the order of the tee
+        # is that of the reads.
+        self._reading = asyncio.Lock()
+        self._tee = _Tee(memory_bytes, disk_bytes)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body from its beginning: what was teed, then what the source still gives.
+
+        The iterator raises :exc:`~proxy.errors.BodyTooLarge` past ``body_bytes``, what the source raises,
+        and :exc:`RuntimeError` if bytes are wanted that are no longer there (see :attr:`replayable`).
+        """
+        return _Pass(self)
+
+    def close(self) -> None:
+        """Drop the tee; a pass under way goes on if it needs nothing of it."""
+        self.replayable = False
+        self._tee.drop()
+
+    async def piece_at(self, position: int) -> bytes:
+        """Bytes of the body from ``position`` on, ``b""`` at its end."""
+        if position == self.received and not self._ended:
+            async with self._reading:
+                if position == self.received and not self._ended:  # else another pass was faster
+                    return await self._receive()
+        if position == self.received:
+            return b""
+        if not self.replayable:
+            raise RuntimeError("the beginning of the request body is no longer there")
+        return self._tee.read(position)
+
+    async def _receive(self) -> bytes:
+        if self.length is not None:
+            self._check_size(self.length)
+        piece = await self._source.readany()
+        # No await from here to the return: a piece that has left the source is counted and teed.
+        if not piece:
+            self._ended = True
+            return b""
+        self.received += len(piece)
+        self._check_size(self.received)
+        if self.replayable and not self._tee.append(piece):
+            self.close()
+        return piece
+
+    def _check_size(self, size: int) -> None:
+        if size > self._body_bytes:
+            self.close()
+            raise BodyTooLarge(
+                f"The body has at least {size} bytes; limits.body_bytes is {self._body_bytes}."
+            )
+
+
+class _Pass:
+    """One way through the body; cancelling it while it waits loses nothing."""
+
+    __slots__ = ("_body", "_position")
+
+    def __init__(self, body: ReplayBody) -> None:
+        self._body = body
+        self._position = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._body.piece_at(self._position)
+        if not piece:
+            raise StopAsyncIteration
+        self._position += len(piece)
+        return piece
+
+
+class _Tee:
+    """A copy of the bytes so far, in memory or in an unlinked file.
+
+    The file is written on the event loop: into the page cache a piece takes less time than the way to
+    another thread, and a disk that stalls is the operator's to see.
+    """
+
+    def __init__(self, memory_bytes: int, disk_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._disk_bytes = disk_bytes
+        self._memory = bytearray()
+        self._file: FileIO | None = None
+        self._size = 0
+
+    def append(self, piece: bytes) -> bool:
+        """Keep a piece; false if it cannot be kept: too much, or the disk failed."""
+        size = self._size + len(piece)
+        if self._file is None and size <= self._memory_bytes:
+            self._memory += piece
+        elif size > self._disk_bytes:
+            return False
+        else:
+            try:
+                self._append_to_file(piece)
+            except OSError:
+                return False
+        self._size = size
+        return True
+
+    def read(self, position: int) -> bytes:
+        """Up to :data:`PIECE` bytes from ``position`` on.
+
+        :raises OSError: the disk failed
+        """
+        if self._file is not None:
+            return os.pread(self._file.fileno(), min(PIECE, self._size - position), position)
+        return bytes(memoryview(self._memory)[position : position + PIECE])
+
+    def drop(self) -> None:
+        self._memory = bytearray()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append_to_file(self, piece: bytes) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - drop() closes it
+            _write_at(self._file, bytes(self._memory), 0)
+            self._memory = bytearray()
+        _write_at(self._file, piece, self._size)
+
+
+def _write_at(file: FileIO, data: bytes, offset: int) -> None:
+    """All of ``data``: a write may be short, above all on a disk that is nearly full."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file.fileno(), rest, offset)
+        rest = rest[written:]
+        offset += written

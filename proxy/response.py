@@ -1,0 +1,146 @@
+"""The answer to a caller as an aiohttp response whose head and body bytes go straight to the transport.
+
+``aiohttp.web.Server`` asks a response for ``prepare``, ``write_eof`` and ``keep_alive``; this type answers
+them with bytes that are already composed, so that nothing is decoded, reordered or added on the way.
+Knows framing (RFC 9112 section 6) and nothing of tokens or tenants.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.abc import AbstractStreamWriter
+
+from proxy.headers import Headers, values
+
+_REASON_UNSAFE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
+
+
+class CallerResponse(web.StreamResponse):
+    """One answer, from its head to its last byte.
+
+    :param headers: end-to-end fields as they are to be sent, ``Content-Length`` included if it is known.
+    :param body: the whole body where it is at hand, so that head and body leave in one write.
+    :param close: close the connection after this answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        headers: Headers,
+        *,
+        body: bytes | None = None,
+        close: bool = False,
+    ) -> None:
+        super().__init__(status=status)
+        self._line_and_fields = (status, reason, headers)
+        self._whole_body = body
+        self._close = close
+        self._writer: AbstractStreamWriter | None = None
+        self._request: web.BaseRequest | None = None
+        self._chunks = False
+        self._bodiless = False
+        self._ended = False
+        self.body_bytes = 0
+        """Body bytes handed to the transport so far, without chunk framing."""
+
+    @property
+    def prepared(self) -> bool:
+        """The head is on its way, so no other answer can be given."""
+        return self._request is not None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection serves another request (asked by aiohttp at the end)."""
+        return not self._close
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the head, and the body with it where it is at hand.
+
+        :raises ConnectionError: the caller has left.
+        """
+        if self._request is not None:
+            return self._writer
+        self._request, self._writer = request, request.writer
+        head = self._head(request)
+        body = self._whole_body
+        if body is None or self._bodiless:
+            self._send(head)
+        else:
+            self._send(head + (self._framed(body) if body else b"") + self._end())
+            self.body_bytes = len(body)
+        return self._writer
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a part of the body and wait while the caller is slower than the upstream.
+
+        :raises ConnectionError: the caller has left.
+        """
+        assert self._writer is not None
+        if not data or self._bodiless:
+            return
+        chunk = bytes(data)
+        self._send(self._framed(chunk))
+        self.body_bytes += len(chunk)
+        await self._writer.drain()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send what ends the body. Calling it again is fine: aiohttp always does at the end."""
+        if data:
+            await self.write(data)
+        if not self._ended and self._request is not None:
+            end = self._end()
+            if end:
+                self._send(end)
+
+    def break_off(self) -> None:
+        """End the connection visibly in the middle: a body that broke off must not look whole."""
+        self._ended = True
+        self._close = True
+        if self._request is not None and self._request.transport is not None:
+            self._request.transport.abort()
+
+    def _head(self, request: web.BaseRequest) -> bytes:
+        status, reason, headers = self._line_and_fields
+        http_1_1 = request.version >= (1, 1)
+        self._bodiless = request.method == "HEAD" or status in (204, 304)
+        if not self._bodiless and self._whole_body is None and not values(headers, b"content-length"):
+            # No known end: chunks if the caller understands them, else the end of the connection.
+            self._chunks = http_1_1
+            self._close |= not http_1_1
+        self._close |= not request.keep_alive
+        line = b"HTTP/1.1 %d %b\r\n" % (status, _REASON_UNSAFE.sub(b"", reason) or _usual_reason(status))
+        parts = [line]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if self._chunks:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        if self._close:
+            parts.append(b"Connection: close\r\n")
+        elif not http_1_1:
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _framed(self, chunk: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunks else chunk
+
+    def _end(self) -> bytes:
+        self._ended = True
+        return b"0\r\n\r\n" if self._chunks and not self._bodiless else b""
+
+    def _send(self, data: bytes) -> None:
+        transport = self._request.transport if self._request is not None else None
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("the caller has left")
+        transport.write(data)
+
+
+def _usual_reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""

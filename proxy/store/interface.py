@@ -1,0 +1,125 @@
+"""What a store does for the layers above it, whichever database keeps it.
+
+Every method is one transaction: it happens whole or not at all, and what it returns is committed and
+durable. A caller that is cancelled while it waits does not stop a transaction that it started. Every method
+raises :class:`proxy.errors.StoreUnavailable` where the database does not work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from proxy.model import Flow, Grant, Link, Sealed, Tenant
+
+LINK_KEPT_S = 24 * 3600.0
+"""How long an expired link is kept: who opens it late is told that it expired, not that it never was."""
+
+
+class TenantGone(Exception):  # noqa: N818 - a state of the store that callers act on, named as they speak of it
+    """The tenant that something was to be stored for does not exist, or was removed meanwhile."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"tenant {tenant} does not exist")
+        self.tenant = tenant
+
+
+class Store(Protocol):
+    """Tenants, grants, connect links and flows, shared by every process that opens the same database.
+
+    The ``edit`` functions run inside the transaction and away from the event loop, so they must be pure:
+    values in, values out, no I/O and no await. One that raises has refused: nothing is written, and its
+    exception comes out unchanged.
+    """
+
+    async def tenants(self) -> dict[str, Tenant]:
+        """All tenants by name, in the order of their names."""
+
+    async def edit_tenants(
+        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+    ) -> dict[str, Tenant]:
+        """Replace all tenants by what ``edit`` makes of them, writing the difference; returns the new ones.
+
+        A tenant that is gone loses its grant, flows and links too.
+
+        :raises TenantError: one host or legacy key is claimed twice. ``edit`` should have refused that with
+            a better text; the database is the second lock on the door.
+        """
+
+    async def grants(self) -> dict[str, Grant]:
+        """All grants by tenant, in the order of the tenants' names."""
+
+    async def grant(self, tenant: str) -> Grant | None:
+        """The tenant's grant; ``None`` where nobody consented, or the tenant does not exist."""
+
+    async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
+        """Replace one grant by what ``edit`` makes of it; returns what is stored afterwards.
+
+        An unchanged grant is not written; ``None`` removes it. No other writer, of any process, comes
+        between reading and writing, so comparing generations in ``edit`` is a compare-and-swap.
+
+        :raises TenantGone: there is no such tenant; ``edit`` was not called.
+        """
+
+    async def edit_tenant_and_grant(
+        self, tenant: str, edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]]
+    ) -> tuple[Tenant, Grant]:
+        """Like :meth:`edit_grant`, for consent, which settles the company and stores the grant at once.
+
+        :raises TenantGone: there is no such tenant; ``edit`` was not called.
+        :raises TenantError: as in :meth:`edit_tenants`.
+        """
+
+    async def add_link(self, link: Link) -> None:
+        """Store a new connect link.
+
+        :raises TenantGone: its tenant does not exist.
+        """
+
+    async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
+        """The link as it is stored, used or expired though it may be."""
+
+    async def use_link(self, id: str, at: float) -> bool:  # noqa: A002 - the field's name
+        """Mark the link as used; ``True`` for exactly one caller, if at ``at`` it is unused and unexpired."""
+
+    async def add_flow(self, flow: Flow) -> None:
+        """Store a flow that has just begun.
+
+        :raises TenantGone: its tenant does not exist.
+        """
+
+    async def take_flow(self, id: str, browser: str, at: float) -> Flow | None:  # noqa: A002 - the field's name
+        """Remove and return the flow, for exactly one caller, if it is this browser's and not expired.
+
+        For another browser it stays where it is, so that nobody can spoil a flow that is not theirs.
+        """
+
+    async def sweep(self, at: float) -> None:
+        """Delete the flows that are expired at ``at``, and the links expired for :data:`LINK_KEPT_S`.
+
+        Called now and then, it also bounds how long replaced secrets linger in the database's log.
+        """
+
+    async def key_check(self) -> Sealed | None:
+        """The sealed constant by which a wrong key ring is recognised at start; ``None`` in a new store."""
+
+    async def set_key_check(self, sealed: Sealed, *, replacing: Sealed | None = None) -> None:
+        """Store the sealed constant if what is stored is ``replacing`` (``None``: if there is none yet).
+
+        Otherwise somebody was faster and nothing is written; :meth:`key_check` tells what holds.
+        """
+
+    async def changed(self) -> bool:
+        """Whether someone else has committed anything since the last call, or since the store was opened.
+
+        May be ``True`` too often, never too seldom; what this store commits itself does not count.
+        """
+
+    async def ping(self) -> None:
+        """Whether the store could be written to now, for readiness.
+
+        :raises StoreUnavailable: it could not.
+        """
+
+    async def close(self) -> None:
+        """Finish what was started and close; further calls raise. Closing twice is fine."""

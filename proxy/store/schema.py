@@ -1,0 +1,97 @@
+"""The tables, as steps that each lead from one version of the store to the next.
+
+A step that was released is never changed; the next one is added below it and to ``STEPS``. Each is applied
+in one transaction with its record, so a store is never between two versions.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+
+def m001_initial(db: Database) -> None:
+    """Tenants, grants, links, flows.
+
+    Hosts and legacy keys belong to one tenant at most, which the index makes true whatever a program does.
+    Networks may be shared: they narrow who may call as often as they tell whose call it is. Instants are
+    seconds since the epoch. Enumerations have no CHECK, since a new member would need a new table; they
+    are checked when they are read.
+    """
+    db.executescript(
+        """
+        CREATE TABLE tenants (
+            name TEXT NOT NULL PRIMARY KEY,
+            company TEXT,
+            enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+            preset TEXT NOT NULL
+        ) STRICT;
+
+        CREATE TABLE routes (
+            tenant TEXT NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+            kind TEXT NOT NULL CHECK (kind IN ('host', 'network', 'legacy_key')),
+            value TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            PRIMARY KEY (tenant, kind, value)
+        ) STRICT, WITHOUT ROWID;
+        CREATE UNIQUE INDEX routes_claimed_once ON routes (kind, value) WHERE kind IN ('host', 'legacy_key');
+
+        CREATE TABLE grants (
+            tenant TEXT NOT NULL PRIMARY KEY REFERENCES tenants (name) ON DELETE CASCADE,
+            state TEXT NOT NULL,
+            generation INTEGER NOT NULL,
+            company TEXT,
+            scopes TEXT NOT NULL,
+            access TEXT,
+            refresh TEXT,
+            issued_at REAL,
+            access_expires_at REAL,
+            refresh_expires_at REAL,
+            last_refreshed_at REAL,
+            last_outcome TEXT,
+            attempted_at REAL
+        ) STRICT;
+
+        CREATE TABLE links (
+            id TEXT NOT NULL PRIMARY KEY,
+            tenant TEXT NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+            created_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            used_at REAL
+        ) STRICT;
+        CREATE INDEX links_of_tenant ON links (tenant);
+
+        CREATE TABLE flows (
+            id TEXT NOT NULL PRIMARY KEY,
+            link TEXT NOT NULL,
+            tenant TEXT NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+            browser TEXT NOT NULL,
+            verifier TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            expires_at REAL NOT NULL
+        ) STRICT;
+        CREATE INDEX flows_of_tenant ON flows (tenant);
+
+        CREATE TABLE meta (
+            key TEXT NOT NULL PRIMARY KEY,
+            value TEXT NOT NULL
+        ) STRICT;
+        """
+    )
+
+
+STEPS = (m001_initial,)
+
+migrations = Migrations("pleo-proxy")
+for _step in STEPS:
+    migrations()(_step)
+
+
+def unknown_steps(db: Database) -> list[str]:
+    """Steps that were applied to ``db`` and that this program does not have: a newer one was here."""
+    known = {step.__name__ for step in STEPS}
+    return [step.name for step in migrations.applied(db) if step.name not in known]
+
+
+def is_foreign(db: Database) -> bool:
+    """Whether ``db`` holds the tables of some other program: not empty, and no step of ours was applied."""
+    return bool(db.table_names()) and not migrations.applied(db)

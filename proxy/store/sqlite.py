@@ -1,0 +1,351 @@
+"""The store in a SQLite file: the statements, and the one thread on which all of them run.
+
+A SQLite call blocks, so none is made on the event loop. One thread also means one connection and no two
+transactions of this process at once; between processes ``BEGIN IMMEDIATE`` keeps the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlite_utils import Database
+
+from proxy.errors import StoreUnavailable, TenantError
+from proxy.model import Flow, Grant, Link, Sealed, Tenant
+from proxy.store import rows
+from proxy.store.connection import connect, fault_of, reading, writing
+from proxy.store.interface import LINK_KEPT_S, TenantGone
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """See :class:`proxy.store.Store`. Made by :meth:`open`; to be closed by who opened it."""
+
+    def __init__(self, path: Path, thread: ThreadPoolExecutor, db: Database) -> None:
+        self._path = path
+        self._thread = thread
+        self._db = db
+        self._file = _identity(path)
+        self._seen = _data_version(db)
+        self._closing = False
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """Open or create the store; blocks until it is ready, at most a few seconds.
+
+        :raises StoreError: in one line, with the path, what is wrong, and the remedy.
+        """
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        try:
+            # On the thread from the start: a connection belongs to the thread that made it.
+            return thread.submit(lambda: cls(path, thread, connect(path))).result()
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+
+    async def tenants(self) -> dict[str, Tenant]:
+        return await self._run(_tenants)
+
+    async def edit_tenants(
+        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+    ) -> dict[str, Tenant]:
+        return await self._run(_edit_tenants, edit)
+
+    async def grants(self) -> dict[str, Grant]:
+        return await self._run(_grants)
+
+    async def grant(self, tenant: str) -> Grant | None:
+        return await self._run(_grant, tenant)
+
+    async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
+        return await self._run(_edit_grant, tenant, edit)
+
+    async def edit_tenant_and_grant(
+        self, tenant: str, edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]]
+    ) -> tuple[Tenant, Grant]:
+        return await self._run(_edit_tenant_and_grant, tenant, edit)
+
+    async def add_link(self, link: Link) -> None:
+        await self._run(_add_link, link)
+
+    async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
+        return await self._run(_link, id)
+
+    async def use_link(self, id: str, at: float) -> bool:  # noqa: A002 - the field's name
+        return await self._run(_use_link, id, at)
+
+    async def add_flow(self, flow: Flow) -> None:
+        await self._run(_add_flow, flow)
+
+    async def take_flow(self, id: str, browser: str, at: float) -> Flow | None:  # noqa: A002 - the field's name
+        return await self._run(_take_flow, id, browser, at)
+
+    async def sweep(self, at: float) -> None:
+        await self._run(_sweep, at)
+
+    async def key_check(self) -> Sealed | None:
+        return await self._run(_key_check)
+
+    async def set_key_check(self, sealed: Sealed, *, replacing: Sealed | None = None) -> None:
+        await self._run(_set_key_check, sealed, replacing)
+
+    async def changed(self) -> bool:
+        return await self._run(self._look)
+
+    async def ping(self) -> None:
+        await self._run(_ping, self._path, self._file)
+
+    async def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        done = self._submit(lambda: _close(self._db))
+        self._thread.shutdown(wait=False)  # takes no more jobs, and ends after those it has
+        await asyncio.shield(done)
+
+    def _look(self, db: Database) -> bool:
+        before, self._seen = self._seen, _data_version(db)
+        return self._seen != before
+
+    async def _run(self, job: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``job`` on the store's thread, to its end even if who waits for it is cancelled."""
+        if self._closing:
+            raise StoreUnavailable("The store is closed")
+
+        def guarded() -> T:
+            try:
+                return job(self._db, *args, **kwargs)
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise  # a defect of the program; calling it an outage would hide it
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"The store failed: {fault_of(error)[0]}") from error
+
+        # Without the shield, cancelling would drop a job that has not begun, and the outcome of one that has.
+        return await asyncio.shield(self._submit(guarded))
+
+    def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        future = asyncio.get_running_loop().run_in_executor(self._thread, job)
+        # Who waited may have left: the loop then need not complain that nobody looked at a failure.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future
+
+
+def _tenants(db: Database) -> dict[str, Tenant]:
+    with reading(db):
+        return _read_tenants(db)
+
+
+def _read_tenants(db: Database) -> dict[str, Tenant]:
+    all_routes = db.query("SELECT * FROM routes ORDER BY tenant, kind, position")
+    routes = {name: list(group) for name, group in groupby(all_routes, key=lambda row: str(row["tenant"]))}
+    return {
+        row["name"]: rows.tenant_of(row, routes.get(row["name"], ()))
+        for row in db.query("SELECT * FROM tenants ORDER BY name")
+    }
+
+
+def _edit_tenants(
+    db: Database, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+) -> dict[str, Tenant]:
+    with writing(db):
+        before = _read_tenants(db)
+        after = rows.named(edit(dict(before)))
+        _write_tenants(db, before, after)
+    return after
+
+
+def _write_tenants(db: Database, before: Mapping[str, Tenant], after: Mapping[str, Tenant]) -> None:
+    """Write the difference; what goes goes first, so that a route may move from one tenant to another."""
+    for name in before.keys() - after.keys():
+        db.execute("DELETE FROM tenants WHERE name = ?", [name])
+    changed = [tenant for name, tenant in after.items() if before.get(name) != tenant]
+    for tenant in changed:
+        db.execute("DELETE FROM routes WHERE tenant = ?", [tenant.name])
+    for tenant in changed:
+        # Not INSERT OR REPLACE: it deletes the old row, and the grant with it.
+        db.execute(
+            "INSERT INTO tenants (name, company, enabled, preset) VALUES (:name, :company, :enabled, :preset)"
+            " ON CONFLICT (name) DO UPDATE SET company = :company, enabled = :enabled, preset = :preset",
+            rows.row_of_tenant(tenant),
+        )
+        for route in rows.routes_of(tenant):
+            _add_route(db, tenant.name, *route)
+
+
+def _add_route(db: Database, tenant: str, kind: str, value: str, position: int) -> None:
+    try:
+        db.execute(
+            "INSERT INTO routes (tenant, kind, value, position) VALUES (?, ?, ?, ?)",
+            [tenant, kind, value, position],
+        )
+    except sqlite3.IntegrityError as error:
+        what = "a legacy key" if kind == "legacy_key" else f"{kind} {value}"
+        raise TenantError(f"tenant {tenant}: {what} is claimed twice: leave it to one tenant") from error
+
+
+def _grants(db: Database) -> dict[str, Grant]:
+    return {row["tenant"]: rows.grant_of(row) for row in db.query("SELECT * FROM grants ORDER BY tenant")}
+
+
+def _grant(db: Database, tenant: str) -> Grant | None:
+    row = _row(db, "SELECT * FROM grants WHERE tenant = ?", tenant)
+    return rows.grant_of(row) if row else None
+
+
+def _edit_grant(db: Database, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
+    with writing(db):
+        _require_tenant(db, tenant)
+        before = _grant(db, tenant)
+        after = edit(before)
+        _write_grant(db, tenant, before, after)
+    return after
+
+
+def _edit_tenant_and_grant(
+    db: Database, tenant: str, edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]]
+) -> tuple[Tenant, Grant]:
+    with writing(db):
+        row = _require_tenant(db, tenant)
+        routes = db.query("SELECT * FROM routes WHERE tenant = ? ORDER BY kind, position", [tenant])
+        tenant_before, grant_before = rows.tenant_of(row, routes), _grant(db, tenant)
+        tenant_after, grant_after = edit(tenant_before, grant_before)
+        _write_tenants(db, {tenant: tenant_before}, rows.named({tenant: tenant_after}))
+        _write_grant(db, tenant, grant_before, grant_after)
+    return tenant_after, grant_after
+
+
+def _write_grant(db: Database, tenant: str, before: Grant | None, after: Grant | None) -> None:
+    if after == before:
+        return
+    if after is None:
+        db.execute("DELETE FROM grants WHERE tenant = ?", [tenant])
+        return
+    if after.tenant != tenant:
+        raise ValueError(f"the grant of tenant {after.tenant} cannot be stored for tenant {tenant}")
+    db.execute(
+        "INSERT OR REPLACE INTO grants (tenant, state, generation, company, scopes, access, refresh,"
+        " issued_at, access_expires_at, refresh_expires_at, last_refreshed_at, last_outcome, attempted_at)"
+        " VALUES (:tenant, :state, :generation, :company, :scopes, :access, :refresh,"
+        " :issued_at, :access_expires_at, :refresh_expires_at, :last_refreshed_at, :last_outcome,"
+        " :attempted_at)",
+        rows.row_of_grant(after),
+    )
+
+
+def _add_link(db: Database, link: Link) -> None:
+    with writing(db):
+        _require_tenant(db, link.tenant)
+        db.execute(
+            "INSERT INTO links (id, tenant, created_at, expires_at, used_at)"
+            " VALUES (:id, :tenant, :created_at, :expires_at, :used_at)",
+            asdict(link),
+        )
+
+
+def _link(db: Database, link: str) -> Link | None:
+    row = _row(db, "SELECT * FROM links WHERE id = ?", link)
+    return rows.link_of(row) if row else None
+
+
+def _use_link(db: Database, link: str, at: float) -> bool:
+    with writing(db):
+        used = db.execute(
+            "UPDATE links SET used_at = :at WHERE id = :id AND used_at IS NULL AND expires_at > :at",
+            {"id": link, "at": at},
+        )
+    return used.rowcount == 1
+
+
+def _add_flow(db: Database, flow: Flow) -> None:
+    with writing(db):
+        _require_tenant(db, flow.tenant)
+        db.execute(
+            "INSERT INTO flows (id, link, tenant, browser, verifier, created_at, expires_at)"
+            " VALUES (:id, :link, :tenant, :browser, :verifier, :created_at, :expires_at)",
+            asdict(flow),
+        )
+
+
+def _take_flow(db: Database, flow: str, browser: str, at: float) -> Flow | None:
+    statement = "DELETE FROM flows WHERE id = ? AND browser = ? AND expires_at > ? RETURNING *"
+    with writing(db):
+        row = _row(db, statement, flow, browser, at)
+    return rows.flow_of(row) if row else None
+
+
+def _sweep(db: Database, at: float) -> None:
+    with writing(db):
+        db.execute("DELETE FROM flows WHERE expires_at <= ?", [at])
+        db.execute("DELETE FROM links WHERE expires_at <= ?", [at - LINK_KEPT_S])
+    _truncate_log(db)
+
+
+def _key_check(db: Database) -> Sealed | None:
+    row = _row(db, "SELECT value FROM meta WHERE key = 'key_check'")
+    return Sealed(row["value"]) if row else None
+
+
+def _set_key_check(db: Database, sealed: Sealed, replacing: Sealed | None) -> None:
+    with writing(db):
+        if _key_check(db) == replacing:
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('key_check', ?)", [sealed])
+
+
+def _ping(db: Database, path: Path, file: tuple[int, int]) -> None:
+    """Take the write lock and give it back, which fails where a commit would, save on a full disk."""
+    try:
+        moved = _identity(path) != file
+    except OSError:
+        moved = True
+    if moved:  # what is written now would go to a file that nobody finds again
+        raise StoreUnavailable("The store failed: its file was removed or replaced; restart the proxy")
+    with writing(db):
+        _key_check(db)
+
+
+def _close(db: Database) -> None:
+    try:
+        with suppress(sqlite3.Error):  # what is committed is safe in the log, and the next run empties it
+            _truncate_log(db)
+    finally:
+        db.close()
+
+
+def _truncate_log(db: Database) -> None:
+    """Move the write-ahead log into the database and empty it: it still holds secrets that were replaced.
+
+    Where another process goes on reading, this gives up after a while; the next call will do it.
+    """
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _require_tenant(db: Database, tenant: str) -> rows.Row:
+    row = _row(db, "SELECT * FROM tenants WHERE name = ?", tenant)
+    if row is None:
+        raise TenantGone(tenant)
+    return row
+
+
+def _row(db: Database, statement: str, *values: str | float) -> rows.Row | None:
+    """The first row, if any; all are fetched, since a statement left half-way would keep its locks."""
+    return next(iter(list(db.query(statement, values))), None)
+
+
+def _data_version(db: Database) -> int:
+    """Differs from before if another connection has committed (https://sqlite.org/pragma.html)."""
+    return int(db.execute("PRAGMA data_version").fetchall()[0][0])
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,95 @@
+"""What a request asks for: the request target as bytes, split and judged but never rewritten.
+
+Pure. What is checked here is what is sent upstream: a target that two servers could read in two ways is
+refused, because the policy decision and Pleo's routing must be about the same path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import TargetRefused, TargetTooLong
+
+_VISIBLE = re.compile(rb"[\x21-\x7e]+")
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+_PLAIN = re.compile(rb"/(?:[A-Za-z0-9_~:=@!$&'()*+,-]+/?)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An origin-form target (RFC 9112 section 3.2.1), its bytes kept."""
+
+    path: bytes
+    query: bytes | None
+    """Bytes after the first ``?``; ``None`` where there is none (an empty query is kept as such)."""
+    decoded: str
+    """The path percent-decoded once: for decisions, never for sending."""
+    authority: str | None = None
+    """From an absolute-form target (RFC 9112 section 3.2.2), where it replaces ``Host``."""
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes to send."""
+        return self.path if self.query is None else self.path + b"?" + self.query
+
+    @property
+    def first_segment(self) -> str:
+        """The decoded path's first segment: where a tenant's name may stand."""
+        return self.decoded[1:].partition("/")[0]
+
+    def without_first_segment(self) -> Target:
+        """The same target less its first path segment, byte for byte; ``/name`` becomes ``/``."""
+        _, slash, rest = self.path[1:].partition(b"/")
+        decoded = self.decoded[1:].partition("/")[2]
+        return Target(b"/" + rest if slash else b"/", self.query, "/" + decoded, self.authority)
+
+
+def parse(raw: bytes, *, max_bytes: int) -> Target:
+    """The target of a request line.
+
+    :raises TargetTooLong: longer than ``max_bytes``.
+    :raises TargetRefused: not origin-form or absolute-form; a fragment; bytes outside visible ASCII; a bad
+        percent escape; or a decoded path with dot segments, empty segments, backslashes, control characters
+        or encoded slashes.
+    """
+    if len(raw) > max_bytes:
+        raise TargetTooLong(f"the target has {len(raw)} bytes; limits.target_bytes is {max_bytes}")
+    authority = None
+    if not raw.startswith(b"/"):
+        absolute = _ABSOLUTE.fullmatch(raw)
+        if absolute is None:
+            raise TargetRefused("the request target must begin with '/'")
+        authority, raw = absolute[1].decode("latin-1"), absolute[2] or b"/"
+        if not raw.startswith(b"/"):
+            raw = b"/" + raw
+    if not _VISIBLE.fullmatch(raw) or b"#" in raw:
+        raise TargetRefused("the request target has a character that must be percent-encoded (RFC 3986)")
+    path, mark, query = raw.partition(b"?")
+    return Target(path, query if mark else None, _decoded_path(path), authority)
+
+
+def _decoded_path(path: bytes) -> str:
+    if _PLAIN.fullmatch(path):
+        return path.decode("ascii")
+    if _BAD_ESCAPE.search(path):
+        raise TargetRefused("the path has a '%' that is not followed by two hexadecimal digits")
+    if b"%2f" in path.lower():
+        raise TargetRefused("the path has an encoded slash (%2F)")
+    decoded = unquote_to_bytes(path)
+    if b"\\" in decoded:
+        raise TargetRefused("the path has a backslash")
+    if any(byte < 0x20 or byte == 0x7F for byte in decoded):
+        raise TargetRefused("the path has a control character")
+    segments = decoded[1:].split(b"/")
+    # "/a;x=y/.." style parameters are cut before looking for dots, as Java servers do before routing.
+    if any(segment.partition(b";")[0] in (b".", b"..") for segment in segments):
+        raise TargetRefused("the path has a dot segment ('.' or '..')")
+    if b"" in segments[:-1]:
+        raise TargetRefused("the path has an empty segment ('//')")
+    try:
+        return decoded.decode("utf-8")
+    except UnicodeDecodeError:
+        raise TargetRefused("the path is not UTF-8 when percent-decoded") from None

@@ -1,0 +1,276 @@
+"""From a request to its tenant, and the rules by which a set of tenants may be saved.
+
+The rules are pure. :class:`Directory` is the set of tenants in force: an immutable index that is swapped
+whole, so that a request sees one state of the world. Never guesses: a request that routes of two tenants
+claim is refused, and one that no route claims has no tenant.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from proxy import headers
+from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
+from proxy.headers import Field
+from proxy.model import Secret, Tenant
+from proxy.oauth import company_id
+from proxy.target import Target
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_LIKE_A_VERSION = re.compile(r"v\d+(-[a-z0-9]+)?")
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def hash_legacy_key(key: Secret) -> str:
+    """How a legacy key is stored: SHA-256 in hex. The keys are long random strings, so no salt is needed."""
+    return hashlib.sha256(b"legacy-key\0" + key.reveal().encode()).hexdigest()
+
+
+def checked(tenant: Tenant) -> Tenant:
+    """The tenant in canonical form: host names and company in lower case, networks in CIDR notation.
+
+    :raises TenantError: a name, company, host or network that is none; the text names item and value.
+    """
+    if not _NAME.fullmatch(tenant.name):
+        raise TenantError(
+            f"tenant name {tenant.name!r}: use 1 to 63 of a-z, 0-9 and '-', not beginning with '-'"
+        )
+    if _LIKE_A_VERSION.fullmatch(tenant.name):
+        raise TenantError(
+            f"tenant name {tenant.name!r} looks like an API version and would hide Pleo's paths; "
+            "choose another name"
+        )
+    return replace(
+        tenant,
+        company=None if tenant.company is None else _company(tenant),
+        hosts=_unique(_host(tenant.name, host) for host in tenant.hosts),
+        networks=_unique(str(_network(tenant.name, network)) for network in tenant.networks),
+        legacy_keys=_unique(tenant.legacy_keys),
+    )
+
+
+def check_together(tenants: Mapping[str, Tenant]) -> None:
+    """Refuse a set of tenants in which one route could claim a request for two of them.
+
+    :raises TenantError: the text shows both routes.
+    """
+    for kind in ("hosts", "legacy_keys"):
+        owner: dict[str, str] = {}
+        for tenant in tenants.values():
+            for value in getattr(tenant, kind):
+                other = owner.setdefault(value, tenant.name)
+                if other != tenant.name:
+                    shown = "the same legacy key" if kind == "legacy_keys" else f"host {value!r}"
+                    raise TenantError(
+                        f"{shown} is claimed by tenant {other!r} and by tenant {tenant.name!r}; "
+                        "remove it from one of them"
+                    )
+    _check_networks(tenants)
+
+
+def _check_networks(tenants: Mapping[str, Tenant]) -> None:
+    # In order of first address, a network that overlaps an earlier one begins before that one's end.
+    reaching: Claim | None = None
+    for claim in _network_claims(tenants):
+        if reaching is not None and reaching.overlaps(claim) and reaching.tenant != claim.tenant:
+            raise TenantError(
+                f"network {reaching.network} of tenant {reaching.tenant.name!r} overlaps network "
+                f"{claim.network} of tenant {claim.tenant.name!r}; narrow one of them"
+            )
+        if reaching is None or not reaching.overlaps(claim) or claim.last > reaching.last:
+            reaching = claim
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A tenant's network as a range of addresses."""
+
+    first: tuple[int, int]
+    """IP version and first address, so that IPv4 and IPv6 sort apart."""
+    last: tuple[int, int]
+    network: Network
+    tenant: Tenant
+
+    def overlaps(self, later: Claim) -> bool:
+        """Whether the range reaches into ``later``, which does not begin before it."""
+        return self.last >= later.first
+
+
+def _network_claims(tenants: Mapping[str, Tenant]) -> list[Claim]:
+    claims = []
+    for tenant in tenants.values():
+        for text in tenant.networks:
+            network = ipaddress.ip_network(text)
+            first = (network.version, int(network.network_address))
+            claims.append(Claim(first, (network.version, int(network.broadcast_address)), network, tenant))
+    return sorted(claims, key=lambda claim: (claim.first, claim.last))
+
+
+def _company(tenant: Tenant) -> str:
+    company = company_id(tenant.company or "")
+    if company is None:
+        raise TenantError(
+            f"tenant {tenant.name!r}: company {tenant.company!r} is not a UUID such as "
+            "'3f2c8f2e-…'; copy it from Pleo, or leave it out and let the first consent settle it"
+        )
+    return company
+
+
+def _host(tenant: str, host: str) -> str:
+    lower = host.strip().lower().rstrip(".")
+    if not _HOST.fullmatch(lower) or _address(lower) is not None:
+        raise TenantError(
+            f"tenant {tenant!r}: host {host!r} is not a host name; give a name without port or scheme"
+        )
+    return lower
+
+
+def _network(tenant: str, text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError:
+        raise TenantError(
+            f"tenant {tenant!r}: network {text!r} is not in CIDR notation with zero host bits, "
+            "such as '10.1.0.0/16'"
+        ) from None
+
+
+def _unique(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The tenant of a request, and the request's target as Pleo gets it."""
+
+    tenant: Tenant
+    target: Target
+    prefix: str
+    """``/name`` where the path prefix was used and removed, else empty."""
+
+
+class Directory:
+    """The tenants in force, indexed by route."""
+
+    def __init__(self, tenants: Mapping[str, Tenant]) -> None:
+        self.tenants = dict(tenants)
+        self._hosts = {host: tenant for tenant in tenants.values() for host in tenant.hosts}
+        self._keys = {key: tenant for tenant in tenants.values() for key in tenant.legacy_keys}
+        self._networks = _outermost(_network_claims(tenants))
+
+    @property
+    def hosts(self) -> Iterable[str]:
+        """Host names of all tenants, which callers may use in ``Host``."""
+        return self._hosts.keys()
+
+    def resolve(self, target: Target, fields: Sequence[Field], *, host: str, caller: str) -> Resolved:
+        """Find the one tenant that claims a request.
+
+        :param host: host of the request without port, in lower case.
+        :param caller: address of the socket's peer.
+        :raises TenantUnknown: no route claims it; the detail tells what was tried.
+        :raises TenantAmbiguous: routes of different tenants claim it.
+        :raises TenantDisabled: the operator switched the tenant off.
+        """
+        by_path = self.tenants.get(target.first_segment)
+        claims = [
+            ("path prefix", by_path),
+            ("host", self._hosts.get(host)),
+            ("X-Pleo-Tenant", self._by_header(fields)),
+            ("legacy key", self._by_legacy_key(fields)),
+            ("caller network", self._by_network(caller)),
+        ]
+        found = [(how, tenant) for how, tenant in claims if tenant is not None]
+        if not found:
+            raise TenantUnknown(_what_was_tried(target, host, caller, fields))
+        tenant = found[0][1]
+        if any(other is not tenant for _, other in found):
+            named = ", ".join(f"{how} says {other.name!r}" for how, other in found)
+            raise TenantAmbiguous(f"the routes disagree: {named}")
+        if not tenant.enabled:
+            raise TenantDisabled(f"tenant {tenant.name!r} is disabled", tenant=tenant.name)
+        if by_path is None:
+            return Resolved(tenant, target, "")
+        return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
+
+    def _by_header(self, fields: Sequence[Field]) -> Tenant | None:
+        named = headers.single(fields, headers.TENANT)
+        if named is None:
+            return None
+        tenant = self.tenants.get(named)
+        if tenant is None:
+            raise TenantUnknown(f"the X-Pleo-Tenant header names {named[:63]!r}, which is no tenant here")
+        return tenant
+
+    def _by_legacy_key(self, fields: Sequence[Field]) -> Tenant | None:
+        if not self._keys:
+            return None
+        for value in headers.values(fields, b"authorization"):
+            user = _basic_user(value)
+            if user is not None:
+                return self._keys.get(hash_legacy_key(user))
+        return None
+
+    def _by_network(self, caller: str) -> Tenant | None:
+        if not self._networks:
+            return None
+        address = _address(caller)
+        if address is None:
+            return None
+        wanted: tuple[int, int] = (address.version, int(address))
+        before = bisect_right(self._networks, wanted, key=lambda claim: claim.first)
+        claim = self._networks[before - 1] if before else None
+        return claim.tenant if claim is not None and claim.last >= wanted else None
+
+
+def _outermost(claims: list[Claim]) -> list[Claim]:
+    """Without the networks that lie within another (of the same tenant, or they had been refused)."""
+    kept: list[Claim] = []
+    for claim in claims:
+        if kept and kept[-1].last >= claim.last:
+            continue
+        # Of two networks with one beginning, the longer comes last and holds the shorter.
+        if kept and kept[-1].first == claim.first:
+            kept.pop()
+        kept.append(claim)
+    return kept
+
+
+def _basic_user(value: bytes) -> Secret | None:
+    """The user name of HTTP Basic credentials (RFC 7617), in which a legacy tool sends its API key."""
+    scheme, _, encoded = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        user = base64.b64decode(encoded.strip(), validate=True).partition(b":")[0].decode()
+    except (binascii.Error, ValueError):
+        return None
+    return Secret(user) if user else None
+
+
+def _address(text: str) -> Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    # A dual-stack listener sees an IPv4 caller as ::ffff:10.0.0.1, and routes are written for 10.0.0.1.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _what_was_tried(target: Target, host: str, caller: str, fields: Sequence[Field]) -> str:
+    key = "a legacy key that is not known" if headers.values(fields, b"authorization") else "no legacy key"
+    return (
+        f"path prefix {target.first_segment[:63]!r}, host {host[:253]!r}, no X-Pleo-Tenant header, {key} and "
+        f"caller address {caller} lead to no tenant"
+    )

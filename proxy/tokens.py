@@ -1,0 +1,364 @@
+"""The access token of each tenant: handed out while fresh, refreshed centrally, replaced after a 401.
+
+``current(tenant)`` and ``replace(tenant, rejected)`` are all that the main path needs. While a token is
+fresh, neither the store nor the vault is touched. Decisions are :mod:`proxy.lifecycle`'s; this module
+remembers what they need: one refresh at a time for each grant, in a task of its own that no caller's leaving
+cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from proxy import lifecycle, pairs
+from proxy.errors import NeedsReauth, ProviderUnavailable, Refusal, SealedValueRefused, StoreUnavailable
+from proxy.lifecycle import After401, Schedule, Standing, Windows
+from proxy.model import (
+    Clock,
+    Emit,
+    Grant,
+    GrantNeedsReauth,
+    GrantRevoked,
+    GrantState,
+    Outcome,
+    Refreshed,
+    RefreshFailed,
+    SealedValueFailed,
+    Secret,
+    StoreFailed,
+)
+from proxy.oauth import TokenFailure
+from proxy.refresher import Refresher, Refreshing
+from proxy.store import Store
+from proxy.vault import SealedValueError, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRules:
+    """The ``[refresh]`` settings, times in seconds."""
+
+    windows: Windows
+    wait_s: float
+    """How long a request waits for a refresh under way."""
+    forced_hold_s: float
+    backoff_s: float
+    backoff_max_s: float
+    client_rejected_pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token to inject, and the generation by which a 401 is judged."""
+
+    value: Secret
+    generation: int
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A grant that has tokens."""
+
+    grant: Grant
+    access: AccessToken
+    refresh: Secret
+    plan: Schedule
+    fresh_until: float
+    """Until then the token is handed out unseen; 0 while a refresh is under way or the token is suspect."""
+    used: bool = False
+    """Handed out since it was issued: then it is refreshed ahead of its end, so that callers never wait."""
+    rejected: bool = False
+    """Pleo answered 401 to it, so it is as good as expired."""
+    forced_at: float | None = None
+    """When a refresh forced by a 401 brought this token."""
+    task: asyncio.Task[None] | None = None
+    waiters: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+    failed_with: type[Refusal] = ProviderUnavailable
+
+    def standing(self, now: float) -> Standing:
+        return Standing.EXPIRED if self.rejected else lifecycle.standing(self.plan, now)
+
+
+@dataclass(slots=True)
+class Tokens:
+    """All grants in memory."""
+
+    store: Store
+    vault: Vault
+    refresher: Refresher
+    rules: RefreshRules
+    emit: Emit
+    clock: Clock
+    draw: Callable[[], float] = random.random
+    _live: dict[str, _Live] = field(default_factory=dict)
+    _tokenless: dict[str, Grant] = field(default_factory=dict)
+    """Grants without tokens, and those whose tokens do not open (they are still in the grant, sealed)."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _paused_until: float = 0.0
+    """No refresh starts before: Pleo rejected our registration, which no grant can help."""
+
+    # --- what is held
+
+    async def load(self) -> None:
+        """Read all grants from the store, at start and whenever another process has changed something.
+
+        :raises StoreUnavailable: the store does not answer; what is in memory stays as it is.
+        """
+        stored = await self.store.grants()
+        for tenant in (self._live.keys() | self._tokenless.keys()) - stored.keys():
+            self._drop(tenant)
+        for grant in stored.values():
+            live = self._live.get(grant.tenant)
+            known = live.grant if live is not None else self._tokenless.get(grant.tenant)
+            # What a refresh of our own is doing to the row is known here already.
+            if known != grant and (live is None or live.task is None):
+                self.take(grant)
+
+    def take(self, grant: Grant) -> None:
+        """Hold ``grant``, which is stored, in place of what was held for its tenant."""
+        before = self._live.get(grant.tenant)
+        if before is not None and before.grant.generation > grant.generation:
+            return
+        self._drop(grant.tenant)
+        try:
+            opened = pairs.open_pair(self.vault, grant)
+        except SealedValueError as error:
+            self.emit(SealedValueFailed(grant.tenant, "access, refresh", error.problem))
+            opened = None
+        if opened is None:
+            self._tokenless[grant.tenant] = grant
+        else:
+            plan = self._plan(grant)
+            access = AccessToken(opened.access, grant.generation)
+            self._live[grant.tenant] = _Live(grant, access, opened.refresh, plan, plan.advisory_at)
+        if grant.state is GrantState.REVOKED and before is not None:
+            self.emit(GrantRevoked(grant.tenant, grant.generation))
+
+    def states(self) -> Mapping[str, int]:
+        """How many grants are in each state."""
+        counts = Counter(grant.state for grant in self._tokenless.values())
+        for live in self._live.values():
+            counts[GrantState.REFRESHING if live.task is not None else live.grant.state] += 1
+        return {state.value: counts[state] for state in GrantState}
+
+    def _drop(self, tenant: str) -> None:
+        self._live.pop(tenant, None)
+        self._tokenless.pop(tenant, None)
+
+    def _plan(self, grant: Grant) -> Schedule:
+        assert grant.issued_at is not None
+        assert grant.access_expires_at is not None
+        assert grant.refresh_expires_at is not None
+        return lifecycle.schedule(
+            self.rules.windows,
+            issued_at=grant.issued_at,
+            expires_at=grant.access_expires_at,
+            refresh_expires_at=grant.refresh_expires_at,
+            draw=self.draw(),
+        )
+
+    # --- obtaining
+
+    async def current(self, tenant: str) -> AccessToken:
+        """The token to use for ``tenant`` now.
+
+        :raises NeedsReauth: there is no usable grant.
+        :raises SealedValueRefused: the stored token does not open.
+        :raises ProviderUnavailable: the token has expired and Pleo gives no new one.
+        :raises StoreUnavailable: the token has expired, and no refresh starts without the store.
+        """
+        live = self._live.get(tenant)
+        if live is not None and self.clock() < live.fresh_until:
+            live.used = True
+            return live.access
+        return await self._refreshed(tenant)
+
+    async def replace(self, tenant: str, rejected: AccessToken) -> AccessToken | None:
+        """A newer token after Pleo answered 401 to ``rejected``; ``None`` means: pass the 401 through.
+
+        Raises as :meth:`current`.
+        """
+        live = self._usable(tenant)
+        # Invariants 2 and 3: compare generations; refresh only if the refused token is the newest.
+        decision = lifecycle.after_401(
+            held=live.access.generation,
+            rejected=rejected.generation,
+            forced_at=live.forced_at,
+            now=self.clock(),
+            hold_s=self.rules.forced_hold_s,
+        )
+        if decision is After401.USE_NEWER:
+            return await self.current(tenant)
+        if decision is After401.PASS_THROUGH:
+            return None
+        live.rejected = True
+        live.fresh_until = 0.0
+        return await self._refreshed(tenant)
+
+    async def _refreshed(self, tenant: str) -> AccessToken:
+        """The token where it is not simply fresh: start or join a refresh and wait for it, bounded."""
+        live = self._usable(tenant)
+        live.used = True
+        now = self.clock()
+        if live.task is None and now >= self._may_start_at(live):
+            expired = live.standing(now) is Standing.EXPIRED
+            self._start(live, "rejected" if live.rejected else "expired" if expired else "expiring")
+        if live.task is not None:
+            live.waiters += 1
+            # Pleo kills the old token the moment it rotates, so requests wait even while it is still good;
+            # if that takes longer than wait_s they go on with it, and a 401 is compared by generation.
+            # asyncio.wait does not cancel what it waits for (invariant 4).
+            await asyncio.wait({live.task}, timeout=self.rules.wait_s)
+        return self._result(tenant)
+
+    def _result(self, tenant: str) -> AccessToken:
+        live, now = self._usable(tenant), self.clock()
+        # Invariant 7: an expired token is never injected.
+        if live.standing(now) is not Standing.EXPIRED:
+            return live.access
+        raise live.failed_with(
+            f"the access token of tenant {tenant!r} is no longer valid and could not be replaced yet",
+            tenant=tenant,
+            retry_after_s=max(1, math.ceil(self._may_start_at(live) - now)),
+        )
+
+    def _usable(self, tenant: str) -> _Live:
+        live = self._live.get(tenant)
+        if live is not None:
+            return live
+        grant = self._tokenless.get(tenant)
+        if grant is not None and grant.access is not None:
+            raise SealedValueRefused(f"the stored tokens of tenant {tenant!r} do not open", tenant=tenant)
+        state = GrantState.NONE if grant is None else grant.state
+        raise NeedsReauth(f"tenant {tenant!r} {_why_unusable(state)}", tenant=tenant)
+
+    def _may_start_at(self, live: _Live) -> float:
+        return max(live.retry_at, self._paused_until)
+
+    # --- refreshing
+
+    async def refresh_due(self) -> None:
+        """Start the refreshes that are due without a caller asking; to be called about once a second."""
+        now = self.clock()
+        for live in list(self._live.values()):
+            reason = lifecycle.refresh_ahead(live.plan, now, used=live.used)
+            if reason is not None and live.task is None and now >= self._may_start_at(live):
+                self._start(live, reason)
+
+    @property
+    def refreshes_under_way(self) -> int:
+        """How many refreshes are under way."""
+        return len(self._tasks)
+
+    async def close(self, timeout_s: float) -> int:
+        """Wait for refreshes under way, so that what Pleo issued is saved; returns how many were given up."""
+        if not self._tasks:
+            return 0
+        _, pending = await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        return len(pending)
+
+    def _start(self, live: _Live, reason: str) -> None:
+        live.fresh_until = 0.0
+        live.waiters = 0
+        live.task = asyncio.create_task(self._refresh(live, reason), name=f"refresh {live.grant.tenant}")
+        self._tasks.add(live.task)
+        live.task.add_done_callback(self._tasks.discard)
+
+    async def _refresh(self, live: _Live, reason: str) -> None:
+        started = self.clock()
+        try:
+            done = await self.refresher.refresh(live.grant, live.refresh, reason)
+        except StoreUnavailable as error:
+            self.emit(StoreFailed("begin_refresh", type(error).__name__))
+            self._back_off(live, StoreUnavailable)
+        else:
+            self._conclude(live, done, forced=reason == "rejected", duration_s=self.clock() - started)
+        finally:
+            live.task = None
+
+    def _conclude(self, live: _Live, done: Refreshing, *, forced: bool, duration_s: float) -> None:
+        tenant, generation = live.grant.tenant, live.grant.generation
+        if done.failure is not None:
+            retry_in_s = self._after_failure(live, done.failure)
+            self.emit(
+                RefreshFailed(
+                    tenant,
+                    generation,
+                    done.failure.outcome,
+                    done.failure.error,
+                    duration_ms=_ms(duration_s),
+                    retry_in_s=retry_in_s,
+                )
+            )
+        if done.grant is None:
+            self._drop(tenant)
+        elif done.grant.generation == generation and done.grant.access is not None:
+            live.grant = done.grant  # the same tokens, after a failure that took nothing from them
+        else:
+            self.take(done.grant)
+        if (
+            done.grant is not None
+            and done.grant.state is GrantState.NEEDS_REAUTH
+            and done.failure is not None
+        ):
+            reason = "lost_answer" if done.answer_was_lost else done.failure.error
+            self.emit(GrantNeedsReauth(tenant, generation, reason))
+        if done.pair is not None:
+            fresh = self._live[tenant]
+            fresh.forced_at = self.clock() if forced else None
+            self.emit(
+                Refreshed(
+                    tenant,
+                    fresh.grant.generation,
+                    expires_in_s=fresh.plan.expires_at - (fresh.grant.issued_at or 0.0),
+                    duration_ms=_ms(duration_s),
+                    waiters=live.waiters,
+                    chain=self.vault.chain_id(fresh.refresh),
+                    remarks=pairs.missing_from(done.pair),
+                )
+            )
+
+    def _after_failure(self, live: _Live, failure: TokenFailure) -> float | None:
+        if failure.outcome is Outcome.REFUSED:
+            return None
+        if failure.outcome is Outcome.CLIENT_REJECTED:
+            # The operator's fault: no other tenant's refresh could fare better.
+            live.failed_with = ProviderUnavailable
+            self._paused_until = self.clock() + self.rules.client_rejected_pause_s
+            return self.rules.client_rejected_pause_s
+        return self._back_off(live, ProviderUnavailable, failure.retry_after_s)
+
+    def _back_off(self, live: _Live, refusal: type[Refusal], retry_after_s: float | None = None) -> float:
+        live.failures += 1
+        live.failed_with = refusal
+        wait_s = lifecycle.backoff_s(
+            live.failures,
+            first_s=self.rules.backoff_s,
+            most_s=self.rules.backoff_max_s,
+            retry_after_s=retry_after_s,
+        )
+        live.retry_at = self.clock() + wait_s
+        return wait_s
+
+
+def _why_unusable(state: GrantState) -> str:
+    match state:
+        case GrantState.NEEDS_REAUTH:
+            return "needs a new consent: Pleo has ended its authorisation"
+        case GrantState.REVOKED:
+            return "needs a new consent: its authorisation was revoked"
+        case _:
+            return "was never connected"
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

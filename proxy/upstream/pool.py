@@ -1,0 +1,263 @@
+"""The pool of connections to the upstream's origin, and the decision whether a request is sent again.
+
+All connections go to one origin, fixed when the pool is made, so a token cannot reach another one.
+Redirects are not followed; nothing of a request or an answer is looked at beyond what its framing needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+import aiohappyeyeballs
+
+from proxy.errors import UpstreamUnreachable
+from proxy.model import Origin
+from proxy.upstream.answer import Answer, Headers
+from proxy.upstream.connection import Body, ClosedEarly, Connection, Limits
+
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""RFC 9110 section 9.2.2."""
+
+SMALL_BODY = 64 * 1024
+"""Up to this many bytes, a body of known length is read before a connection is taken: it then goes out in
+one write with its head, needs no task, can always be sent again, and a slow caller holds no connection.
+As much as a transport accepts before it asks to pause."""
+
+SWEEP_S = 1.0
+HAPPY_EYEBALLS_DELAY_S = 0.25
+"""RFC 8305 section 8."""
+
+FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, "no connection in time"),
+    (ssl.SSLCertVerificationError, "certificate not accepted"),
+    (ssl.SSLError, "TLS handshake failed"),
+    (socket.gaierror, "name not resolved"),
+    (UnicodeError, "name not resolved"),
+    (ConnectionRefusedError, "connection refused"),
+    (ConnectionError, "connection closed while it was set up"),
+)
+"""Why there is no connection, the first that fits; the text of the exception itself could hold anything."""
+
+
+class Upstream:
+    """Sends requests to one origin over kept-alive connections."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        connect_s: float,
+        idle_s: float,
+        total_s: float,
+        head_bytes: int = 65536,
+        pool_size: int = 512,
+        keepalive_s: float = 55.0,
+    ) -> None:
+        """Nothing is opened yet.
+
+        ``ssl_context`` is for ``https`` origins, the system's trust if ``None``. ``connect_s`` bounds
+        resolving, connecting and TLS; ``idle_s`` a silence of the upstream; ``total_s`` an exchange from its
+        first byte to the last. ``pool_size`` is how many *idle* connections are kept, for ``keepalive_s``:
+        less than the 60 s after which common load balancers close them.
+        """
+        self._origin = origin
+        self._ssl = (ssl_context or ssl.create_default_context()) if origin.scheme == "https" else None
+        self._connect_s = connect_s
+        self._limits = Limits(idle_s, total_s, head_bytes)
+        self._pool_size = pool_size
+        self._keepalive_s = keepalive_s
+        self._sweep_s = min(SWEEP_S, idle_s / 4, total_s / 4)
+        self._sweep: asyncio.TimerHandle | None = None
+        self._open: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._closed = False
+        self._all_lost: asyncio.Future[None] | None = None
+        self._connects = 0
+        self._reuses = 0
+        self._stale_retries = 0
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts of connections, and of requests that were sent again on a fresh one."""
+        return {
+            "connections_open": len(self._open),
+            "connections_idle": len(self._idle),
+            "connects_total": self._connects,
+            "reuses_total": self._reuses,
+            "stale_retries_total": self._stale_retries,
+        }
+
+    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body | None) -> Answer:
+        """Send one request; returns as soon as the head of its final answer has arrived.
+
+        The headers are sent as they are; only ``Transfer-Encoding: chunked`` is added, for a body without
+        length. Whoever gets the answer reads it to its end or calls :meth:`Answer.abort`.
+
+        :raises UpstreamUnreachable: no connection, or it broke off before or in the head of the answer
+        :raises UpstreamTimeout: no head of an answer within ``idle_s`` of silence or ``total_s``
+        :raises ValueError: the head has a line break in a field, or the body not the length that it said
+        :raises Exception: what the body's iterator raised while the upload went on
+        """
+        content = b""
+        if body is not None and body.length is not None and body.length <= SMALL_BODY:
+            content = await _read_whole(body, body.length)
+            body = None
+        head = _request_head(method, target, headers, chunked=body is not None and body.length is None)
+        connection = self._checkout()
+        if connection is not None:
+            self._reuses += 1
+            try:
+                return await self._exchange(connection, method, head + content, body)
+            except ClosedEarly as closed:
+                # RFC 9110 section 9.2.2: a client does not repeat a request whose effect is not idempotent,
+                # unless it knows that it was never applied.
+                if not (method in IDEMPOTENT or not closed.written):
+                    raise self._closed_early() from None
+                if not (body is None or body.replayable):
+                    raise self._closed_early() from None
+            await connection.upload_ended()
+            self._stale_retries += 1
+        connection = await self._connect()
+        try:
+            return await self._exchange(connection, method, head + content, body)
+        except ClosedEarly:
+            raise self._closed_early() from None
+
+    async def close(self) -> None:
+        """Close idle connections, abort those in use, and wait until all are gone."""
+        self._closed = True
+        for connection in self._idle:
+            connection.close()
+        for connection in self._open.difference(self._idle):
+            connection.abort()
+        self._idle.clear()
+        uploads = [connection.upload_ended() for connection in self._open]
+        await asyncio.gather(*uploads)
+        if self._open:
+            self._all_lost = asyncio.get_running_loop().create_future()
+            await self._all_lost
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    async def _exchange(
+        self, connection: Connection, method: bytes, head: bytes, body: Body | None
+    ) -> Answer:
+        future = connection.begin(method, head, body)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            connection.give_up(future)
+            raise
+
+    def _closed_early(self) -> UpstreamUnreachable:
+        return UpstreamUnreachable(f"{self._origin} closed the connection before it answered")
+
+    # --- connections
+
+    def _checkout(self) -> Connection | None:
+        """The connection used last (LIFO), so that the pool shrinks to what the load needs."""
+        idle = self._idle
+        if not idle:
+            return None
+        now = asyncio.get_running_loop().time()
+        while idle:
+            connection = idle.pop()
+            if now < connection.idle_until and not connection.is_closing:
+                return connection
+            connection.close()
+        return None
+
+    def _became_idle(self, connection: Connection) -> None:
+        if self._closed or len(self._idle) >= self._pool_size:
+            connection.close()
+            return
+        keepalive_s = self._keepalive_s
+        if connection.keep_alive_hint_s is not None:
+            # A second early: the upstream counts from when it sent, and its close needs time to get here.
+            keepalive_s = min(keepalive_s, connection.keep_alive_hint_s - 1.0)
+        connection.idle_until = asyncio.get_running_loop().time() + keepalive_s
+        self._idle.append(connection)
+
+    def _was_lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if not self._open and self._all_lost is not None and not self._all_lost.done():
+            self._all_lost.set_result(None)
+
+    def _new_connection(self) -> Connection:
+        return Connection(str(self._origin), self._limits, on_idle=self._became_idle, on_lost=self._was_lost)
+
+    async def _connect(self) -> Connection:
+        if self._closed:
+            raise UpstreamUnreachable("the proxy is shutting down")
+        try:
+            async with asyncio.timeout(self._connect_s):
+                connection = await self._open_connection()
+        except (OSError, UnicodeError) as error:
+            kind = next((text for failure, text in FAILURES if isinstance(error, failure)), "no connection")
+            raise UpstreamUnreachable(f"{self._origin}: {kind}") from None
+        self._connects += 1
+        if not connection.is_lost:
+            self._open.add(connection)
+        if self._sweep is None:
+            self._schedule_sweep()
+        return connection
+
+    async def _open_connection(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        host, port = self._origin.host, self._origin.port
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        # Not by create_connection, which on uvloop tries one address after the other.
+        sock = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
+        )
+        # asyncio and uvloop both set TCP_NODELAY, and close the socket if TLS fails.
+        _, connection = await loop.create_connection(
+            self._new_connection, sock=sock, ssl=self._ssl, server_hostname=host if self._ssl else None
+        )
+        return connection
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep_connections)
+
+    def _sweep_connections(self) -> None:
+        """Enforce all deadlines in one pass; ends by itself when no connection is open."""
+        now = asyncio.get_running_loop().time()
+        for connection in [idle for idle in self._idle if now >= idle.idle_until]:
+            self._idle.remove(connection)
+            connection.close()
+        for connection in list(self._open):
+            connection.expire(now)
+        self._sweep = None
+        if self._open:
+            self._schedule_sweep()
+
+
+def _request_head(method: bytes, target: bytes, headers: Headers, *, chunked: bool) -> bytes:
+    """The request's head as one piece (RFC 9112 section 3).
+
+    :raises ValueError: a field, the target or the method holds a line break
+    """
+    lines = [b"%b %b HTTP/1.1" % (method, target)]
+    lines += [name + b": " + value for name, value in headers]
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    expected = len(lines) + 1
+    lines += (b"", b"")
+    head = b"\r\n".join(lines)
+    # The last line of defence: one more line than fields would be a header of the caller's own making.
+    if head.count(b"\n") != expected:
+        raise ValueError("a line break in the head of a request")
+    return head
+
+
+async def _read_whole(body: Body, length: int) -> bytes:
+    content = b"".join([piece async for piece in body.chunks()])
+    if len(content) != length:
+        raise ValueError(f"the request body has {len(content)} bytes instead of {length}")
+    return content

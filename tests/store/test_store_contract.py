@@ -1,0 +1,439 @@
+"""What every store promises, whichever database keeps it: one more parameter tests one more store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from proxy.errors import StoreUnavailable, TenantError
+from proxy.model import Flow, Grant, GrantState, Link, Outcome, Preset, Sealed, Tenant
+from proxy.store import LINK_KEPT_S, Store, TenantGone, open_store
+
+NOW = 1_750_000_000.25
+
+Opener = Callable[[], Awaitable[Store]]
+"""Opens the same store once more, as another process would."""
+
+
+@pytest.fixture(params=["sqlite"])
+async def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+    opened: list[Store] = []
+
+    async def open_sqlite() -> Store:
+        opened.append(open_store(tmp_path / "proxy.db"))
+        return opened[-1]
+
+    yield {"sqlite": open_sqlite}[request.param]
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_again: Opener) -> Store:
+    return await open_again()
+
+
+@pytest.fixture
+async def acme(store: Store) -> Tenant:
+    """A tenant that is stored already."""
+    return (await save(store, Tenant("acme")))["acme"]
+
+
+async def save(store: Store, *tenants: Tenant) -> dict[str, Tenant]:
+    return await store.edit_tenants(lambda _: {tenant.name: tenant for tenant in tenants})
+
+
+def connected(tenant: str = "acme", generation: int = 1) -> Grant:
+    return Grant(tenant, GrantState.CONNECTED, generation, refresh=Sealed(f"sealed-{generation}"))
+
+
+def next_generation(grant: Grant | None) -> Grant:
+    return connected(generation=grant.generation + 1 if grant else 1)
+
+
+def link(id_: str = "link", tenant: str = "acme", expires_at: float = NOW + 900) -> Link:
+    return Link(id_, tenant, created_at=NOW, expires_at=expires_at)
+
+
+def flow(id_: str = "flow", tenant: str = "acme", expires_at: float = NOW + 600) -> Flow:
+    return Flow(id_, "link", tenant, "browser", Sealed("verifier"), created_at=NOW, expires_at=expires_at)
+
+
+class RefusedError(Exception):
+    """What an edit raises in these tests."""
+
+
+def refuse(*_: object) -> NoReturn:
+    raise RefusedError
+
+
+# Tenants
+
+
+async def test_a_new_store_is_empty(store: Store) -> None:
+    """Nothing is made up where nothing was stored."""
+    assert await store.tenants() == {}
+    assert await store.grants() == {}
+    assert await store.grant("acme") is None
+    assert await store.link("link") is None
+    assert await store.key_check() is None
+
+
+async def test_tenants_come_back_as_they_went_in(store: Store, open_again: Opener) -> None:
+    """Every field survives, routes in their order, and tenants come in the order of their names."""
+    full = Tenant(
+        "zeta",
+        company="4dd2b7c5-7c1e-4c39-9b1f-0d7a1c5f4a11",
+        enabled=False,
+        preset=Preset.READ_ONLY,
+        hosts=("z.example", "a.example"),
+        networks=("10.0.0.0/8", "::1/128"),
+        legacy_keys=("f" * 64, "0" * 64),
+    )
+    bare = Tenant("acme")
+    returned = await save(store, full, bare)
+
+    for tenants in (returned, await store.tenants(), await (await open_again()).tenants()):
+        assert list(tenants.items()) == [("acme", bare), ("zeta", full)]
+
+
+@pytest.mark.parametrize("preset", Preset)
+async def test_every_preset_can_be_stored(store: Store, preset: Preset) -> None:
+    """No preset of the model is unknown to the store."""
+    await save(store, Tenant("acme", preset=preset))
+    assert (await store.tenants())["acme"].preset is preset
+
+
+async def test_an_edit_sees_what_is_stored_and_changes_only_that(store: Store) -> None:
+    """A changed tenant keeps its grant, and so does one that the edit left alone."""
+    await save(store, Tenant("acme", hosts=("a.example",)), Tenant("beta"))
+    for name in ("acme", "beta"):
+        await store.edit_grant(name, lambda _, name=name: connected(name))  # type: ignore[misc]
+
+    def disable_acme(tenants: Mapping[str, Tenant]) -> Mapping[str, Tenant]:
+        return {**tenants, "acme": replace(tenants["acme"], enabled=False)}
+
+    await store.edit_tenants(disable_acme)
+
+    assert await store.tenants() == {
+        "acme": Tenant("acme", enabled=False, hosts=("a.example",)),
+        "beta": Tenant("beta"),
+    }
+    assert await store.grants() == {"acme": connected("acme"), "beta": connected("beta")}
+
+
+async def test_an_edit_of_tenants_that_raises_writes_nothing(store: Store, acme: Tenant) -> None:
+    """The refusal comes out unchanged and the tenants are as they were."""
+    with pytest.raises(RefusedError):
+        await store.edit_tenants(refuse)
+    assert await store.tenants() == {"acme": acme}
+
+
+async def test_a_removed_tenant_takes_everything_with_it(store: Store, acme: Tenant) -> None:
+    """A tenant that is added again under the same name starts with nothing."""
+    await store.edit_grant("acme", next_generation)
+    await store.add_link(link())
+    await store.add_flow(flow())
+
+    await save(store)
+    await save(store, acme)
+
+    assert await store.grants() == {}
+    assert await store.link("link") is None
+    assert await store.take_flow("flow", "browser", NOW) is None
+
+
+async def test_a_route_can_move_from_one_tenant_to_another(store: Store) -> None:
+    """One edit may take a host from a tenant and give it to another, in either order of names."""
+    for giver, taker in (("acme", "beta"), ("beta", "acme")):
+        await save(store, Tenant(giver, hosts=("h.example",)), Tenant(taker))
+        tenants = await save(store, Tenant(giver), Tenant(taker, hosts=("h.example",)))
+        assert await store.tenants() == tenants
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param({"hosts": ("h.example",)}, id="host"),
+        pytest.param({"legacy_keys": ("0123456789abcdef" * 4,)}, id="legacy-key"),
+    ],
+)
+async def test_the_store_itself_refuses_a_route_of_two_tenants(
+    store: Store, claim: dict[str, tuple[str, ...]]
+) -> None:
+    """A defect in the rules above cannot store a route that would give one tenant's token to another."""
+    first = Tenant("acme", hosts=claim.get("hosts", ()), legacy_keys=claim.get("legacy_keys", ()))
+    await save(store, first)
+
+    with pytest.raises(TenantError, match=r"beta: .* is claimed twice") as refusal:
+        await save(store, first, replace(first, name="beta"))
+
+    assert "0123456789abcdef" not in str(refusal.value)
+    assert await store.tenants() == {"acme": first}
+
+
+async def test_tenants_may_share_a_network(store: Store) -> None:
+    """A network narrows who may call, and one machine may call for two companies."""
+    tenants = await save(
+        store, Tenant("acme", networks=("10.0.0.0/8",)), Tenant("beta", networks=("10.0.0.0/8",))
+    )
+    assert await store.tenants() == tenants
+
+
+async def test_a_tenant_under_another_name_is_a_defect(store: Store, acme: Tenant) -> None:
+    """The mapping's name and the tenant's own must agree, or a grant could end up with the wrong one."""
+    with pytest.raises(ValueError, match="stands under the name"):
+        await store.edit_tenants(lambda _: {"beta": acme})
+    assert await store.tenants() == {"acme": acme}
+
+
+# Grants
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+@pytest.mark.parametrize("state", GrantState)
+async def test_grants_come_back_as_they_went_in(
+    store: Store, acme: Tenant, state: GrantState, outcome: Outcome | None
+) -> None:
+    """Every field survives, for every state and outcome of the model."""
+    grant = Grant(
+        "acme",
+        state,
+        generation=2**40,
+        company="4dd2b7c5-7c1e-4c39-9b1f-0d7a1c5f4a11",
+        scopes=("users:read", "companies:read"),
+        access=Sealed("v1.k1.access"),
+        refresh=Sealed("v1.k1.refresh"),
+        issued_at=NOW,
+        access_expires_at=NOW + 0.1,
+        refresh_expires_at=NOW + 0.2,
+        last_refreshed_at=NOW + 0.3,
+        last_outcome=outcome,
+        attempted_at=NOW + 0.4,
+    )
+    assert await store.edit_grant("acme", lambda _: grant) == grant
+    assert await store.grant("acme") == grant
+    assert await store.grants() == {"acme": grant}
+
+
+async def test_a_bare_grant_comes_back_bare(store: Store, acme: Tenant) -> None:
+    """What is absent stays absent, and is not an empty text or a zero."""
+    grant = Grant("acme", GrantState.NONE, 0)
+    await store.edit_grant("acme", lambda _: grant)
+    assert await store.grant("acme") == grant
+
+
+async def test_an_edit_of_a_grant_sees_what_is_stored(store: Store, acme: Tenant) -> None:
+    """The first edit sees no grant, the next one what the first has stored, and ``None`` removes it."""
+    seen: list[Grant | None] = []
+
+    def advance(grant: Grant | None) -> Grant | None:
+        seen.append(grant)
+        return next_generation(grant) if len(seen) < 3 else None
+
+    for _ in range(3):
+        await store.edit_grant("acme", advance)
+
+    assert seen == [None, connected(generation=1), connected(generation=2)]
+    assert await store.grant("acme") is None
+
+
+async def test_an_unchanged_grant_is_not_written(store: Store, open_again: Opener, acme: Tenant) -> None:
+    """A comparison that fails costs no commit, which others would have to react to."""
+    stored = await store.edit_grant("acme", next_generation)
+    other = await open_again()
+
+    assert await store.edit_grant("acme", lambda grant: grant) == stored
+    assert not await other.changed()
+
+
+async def test_an_edit_of_a_grant_that_raises_writes_nothing(store: Store, acme: Tenant) -> None:
+    """The refusal comes out unchanged and the grant is as it was."""
+    stored = await store.edit_grant("acme", next_generation)
+    with pytest.raises(RefusedError):
+        await store.edit_grant("acme", refuse)
+    assert await store.grant("acme") == stored
+
+
+async def test_nothing_is_stored_for_a_tenant_that_is_gone(store: Store) -> None:
+    """A grant, link or flow without tenant is refused by name, and no edit is asked."""
+    for attempt in (
+        store.edit_grant("gone", refuse),
+        store.edit_tenant_and_grant("gone", refuse),
+        store.add_link(link(tenant="gone")),
+        store.add_flow(flow(tenant="gone")),
+    ):
+        with pytest.raises(TenantGone, match="tenant gone does not exist") as refusal:
+            await attempt
+        assert refusal.value.tenant == "gone"
+    assert await store.grants() == {}
+    assert await store.link("link") is None
+
+
+async def test_a_grant_of_another_tenant_is_a_defect(store: Store, acme: Tenant) -> None:
+    """A grant is never stored under a tenant that it was not made for."""
+    with pytest.raises(ValueError, match="cannot be stored for tenant acme"):
+        await store.edit_grant("acme", lambda _: connected("beta"))
+    assert await store.grants() == {}
+
+
+async def test_concurrent_edits_lose_no_update(store: Store, open_again: Opener, acme: Tenant) -> None:
+    """Edits through two connections at once come one after the other."""
+    other = await open_again()
+    await asyncio.gather(*(each.edit_grant("acme", next_generation) for each in [store, other] * 25))
+    assert await store.grant("acme") == connected(generation=50)
+
+
+async def test_consent_settles_company_and_grant_at_once(store: Store) -> None:
+    """Tenant and grant are edited in one step, and the tenant's routes stay."""
+    before = Tenant("acme", hosts=("b.example", "a.example"), networks=("10.0.0.0/8",))
+    await save(store, before, Tenant("beta", hosts=("c.example",)))
+
+    def settle(tenant: Tenant, grant: Grant | None) -> tuple[Tenant, Grant]:
+        assert (tenant, grant) == (before, None)
+        return replace(tenant, company="c1"), connected()
+
+    settled = await store.edit_tenant_and_grant("acme", settle)
+
+    assert settled == (replace(before, company="c1"), connected())
+    assert ((await store.tenants())["acme"], await store.grant("acme")) == settled
+    assert list(await store.tenants()) == ["acme", "beta"]
+
+
+async def test_consent_that_is_refused_changes_neither(store: Store) -> None:
+    """Neither a refusal by the edit nor one by the database leaves half a consent."""
+    tenants = await save(store, Tenant("acme"), Tenant("beta", hosts=("taken.example",)))
+
+    with pytest.raises(RefusedError):
+        await store.edit_tenant_and_grant("acme", refuse)
+    with pytest.raises(TenantError):
+        await store.edit_tenant_and_grant(
+            "acme", lambda tenant, _: (replace(tenant, hosts=("taken.example",)), connected())
+        )
+    with pytest.raises(ValueError, match="cannot be stored"):
+        await store.edit_tenant_and_grant(
+            "acme", lambda tenant, _: (replace(tenant, company="c1"), connected("beta"))
+        )
+
+    assert await store.tenants() == tenants
+    assert await store.grants() == {}
+
+
+# Links and flows
+
+
+async def test_a_link_works_exactly_once(store: Store, open_again: Opener, acme: Tenant) -> None:
+    """Of many who open it at once, through two connections, one gets in, and when is kept."""
+    other = await open_again()
+    await store.add_link(link())
+    assert await store.link("link") == link()
+
+    used = await asyncio.gather(*(each.use_link("link", NOW) for each in [store, other] * 25))
+
+    assert sorted(used) == [False] * 49 + [True]
+    assert await store.link("link") == replace(link(), used_at=NOW)
+
+
+async def test_a_link_works_until_it_expires(store: Store, acme: Tenant) -> None:
+    """At the instant of its expiry it is over, and an attempt then does not use it up."""
+    await store.add_link(link(expires_at=NOW))
+    assert not await store.use_link("link", NOW)
+    assert not await store.use_link("other", NOW)
+    assert await store.link("link") == link(expires_at=NOW)
+    assert await store.use_link("link", NOW - 0.001)
+
+
+async def test_a_flow_is_taken_exactly_once(store: Store, open_again: Opener, acme: Tenant) -> None:
+    """Of many callbacks with one state, through two connections, one gets the flow."""
+    other = await open_again()
+    await store.add_flow(flow())
+
+    taken = await asyncio.gather(*(each.take_flow("flow", "browser", NOW) for each in [store, other] * 25))
+
+    assert [each for each in taken if each] == [flow()]
+
+
+async def test_a_flow_is_left_for_its_own_browser(store: Store, acme: Tenant) -> None:
+    """Another browser, or a late one, neither gets the flow nor spoils it."""
+    await store.add_flow(flow(expires_at=NOW))
+    assert await store.take_flow("flow", "another", NOW - 1) is None
+    assert await store.take_flow("flow", "browser", NOW) is None
+    assert await store.take_flow("other", "browser", NOW - 1) is None
+    assert await store.take_flow("flow", "browser", NOW - 0.001) == flow(expires_at=NOW)
+
+
+async def test_a_sweep_deletes_only_what_is_over(store: Store, acme: Tenant) -> None:
+    """Expired flows go at once; an expired link stays for a day, so that its holder learns what happened."""
+    await store.add_flow(flow("over", expires_at=NOW))
+    await store.add_flow(flow("open", expires_at=NOW + 1))
+    await store.add_link(link("long over", expires_at=NOW - LINK_KEPT_S))
+    await store.add_link(link("over", expires_at=NOW - LINK_KEPT_S + 1))
+
+    await store.sweep(NOW)
+
+    assert await store.take_flow("over", "browser", NOW - 1) is None
+    assert await store.take_flow("open", "browser", NOW) is not None
+    assert await store.link("long over") is None
+    assert await store.link("over") is not None
+
+
+# The store as a whole
+
+
+async def test_the_key_check_is_set_once(store: Store, open_again: Opener) -> None:
+    """Of two first starts one sets it; it changes only for who names what it replaces."""
+    first, second = Sealed("first"), Sealed("second")
+    await store.set_key_check(first)
+    await (await open_again()).set_key_check(second)
+    assert await store.key_check() == first
+
+    await store.set_key_check(Sealed("third"), replacing=second)
+    assert await store.key_check() == first
+    await store.set_key_check(second, replacing=first)
+    assert await store.key_check() == second
+
+
+async def test_the_key_check_replaces_nothing_in_a_new_store(store: Store) -> None:
+    """What should be replaced must be there."""
+    await store.set_key_check(Sealed("second"), replacing=Sealed("first"))
+    assert await store.key_check() is None
+
+
+async def test_changed_tells_of_the_commits_of_others(store: Store, open_again: Opener) -> None:
+    """Another connection's commit is told once; our own commits and sweeps are not told."""
+    other = await open_again()
+    assert not await store.changed()
+
+    await save(other, Tenant("acme"))
+    assert await store.changed()
+    assert not await store.changed()
+
+    await store.edit_grant("acme", next_generation)
+    await store.sweep(NOW)
+    assert not await store.changed()
+    assert await other.changed()
+
+
+async def test_a_closed_store_refuses(store: Store) -> None:
+    """Each call after the end is an outage with a name; closing again is none."""
+    await store.ping()
+    await store.close()
+    await store.close()
+    for call in (store.tenants(), store.edit_grant("acme", refuse), store.ping(), store.changed()):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await call
+
+
+async def test_what_was_begun_before_closing_is_finished(store: Store, open_again: Opener) -> None:
+    """A store that is closed while edits wait for their turn carries them out first."""
+    await save(store, Tenant("acme"))
+    edits = [asyncio.create_task(store.edit_grant("acme", next_generation)) for _ in range(10)]
+    await asyncio.sleep(0)  # lets each of them start
+    await store.close()
+    await asyncio.gather(*edits)
+    assert await (await open_again()).grant("acme") == connected(generation=10)
