@@ -1,9 +1,9 @@
 """The consent flow: a one-time link, a browser sent to Pleo, and the grant that comes back.
 
-Authorisation code with PKCE (RFC 6749 section 4.1, RFC 7636), ``state`` bound to one browser (RFC 9700 section
-4.7). A link stays good until a consent succeeded or it expires, so that a mail scanner that opens it, or a
-second try, spoils nothing; a ``state`` works once. What is stored: hashes of link token, state and browser
-cookie, and the sealed verifier.
+Authorisation code with PKCE (RFC 6749 section 4.1, RFC 7636), ``state`` bound to one browser (RFC 9700
+section 4.7). A link stays good until a consent succeeded or it expires, so that a mail scanner that opens it,
+or a second try, spoils nothing; a ``state`` works once. What is stored: hashes of link token, state and
+browser cookie, and the sealed verifier.
 """
 
 from __future__ import annotations
@@ -193,9 +193,12 @@ class Authorize:
     async def _store(
         self, flow: Flow, pair: TokenPair, access: GrantedAccess, started: float
     ) -> tuple[Tenant, Grant]:
-        def settle(tenant: Tenant, grant: Grant | None) -> tuple[Tenant, Grant]:
+        def check_company(tenant: Tenant) -> None:
             if tenant.company not in (None, access.company):
                 raise ConsentRefused(ConsentFault.WRONG_COMPANY)
+
+        def settle(tenant: Tenant, grant: Grant | None) -> tuple[Tenant, Grant]:
+            check_company(tenant)
             generation = lifecycle.next_generation(grant)
             sealed = pairs.seal_pair(
                 self.vault,
@@ -214,14 +217,17 @@ class Authorize:
             )
 
         try:
-            stored = await self.store.edit_tenant_and_grant(flow.tenant, settle)
-            # Of two browsers with one link both may come this far, for the same company; the last one counts.
-            await self.store.use_link(flow.link, flow.created_at)
+            # A wrong company leaves the link good for another try, so this comes before the link is used.
+            if (tenant := (await self.store.tenants()).get(flow.tenant)) is not None:
+                check_company(tenant)
+            # Of two browsers that opened one link, one gets past this line.
+            if not await self.store.use_link(flow.link, flow.created_at):
+                raise ConsentRefused(ConsentFault.LINK_USED)
+            return await self.store.edit_tenant_and_grant(flow.tenant, settle)
         except TenantGone:
             raise ConsentRefused(ConsentFault.LINK_UNKNOWN) from None
         except StoreUnavailable:
             raise ConsentRefused(ConsentFault.STORE_FAILED) from None
-        return stored
 
 
 def _check_link(link: Link | None, now: float) -> None:

@@ -291,7 +291,7 @@ class ConsentFault(Enum):
         "link-used",
         410,
         "This link was already used",
-        "The connection was made with it, so there is nothing left to do. For another one, ask for a new link.",
+        "The connection was made with it, so nothing is left to do. For another one, ask for a new link.",
     )
     STATE_UNKNOWN = (
         "state-unknown",
@@ -321,8 +321,7 @@ class ConsentFault(Enum):
         "wrong-company",
         409,
         "A different company was selected",
-        "This link is for another company at Pleo than the one you selected. Nothing was stored. Open the link "
-        "again and select the right company, or tell the person who sent it.",
+        "This link is for another company at Pleo. Nothing was stored. Open it again and select that one.",
     )
     STORE_FAILED = (
         "store-failed",

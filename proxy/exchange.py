@@ -100,7 +100,7 @@ class Exchange:
     directory: Directory
     """Tenants in force; swapped whole when they change."""
     draining: bool = False
-    """The proxy is about to stop: answers close their connections."""
+    """The proxy is about to stop: each answer is the last of its connection."""
     under_way: int = 0
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -136,8 +136,8 @@ class Exchange:
             request.raw_path.encode("utf-8", "surrogateescape"), max_bytes=self.limits.target_bytes
         )
         record.path = asked.path.decode("ascii")
-        if self.draining or getattr(request.protocol, "over_limit", False):
-            raise Overloaded("the proxy is shutting down or has too many connections", retry_after_s=5)
+        if getattr(request.protocol, "over_limit", False):
+            raise Overloaded("limits.connections is reached", retry_after_s=5)
         if sum(len(name) + len(value) for name, value in fields) > self.limits.head_bytes:
             raise HeadTooLarge(
                 f"the header section is larger than limits.head_bytes ({self.limits.head_bytes})"

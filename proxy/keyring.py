@@ -31,7 +31,7 @@ def read_or_generate(ref: SecretRef, environ: Mapping[str, str], *, store_is_sea
     if not ref.path.exists():
         if store_is_sealed:
             raise KeyRingError(
-                f"key file {ref.path} is missing, and the store was sealed with it; put it back from your backup"
+                f"key file {ref.path} is missing, and the store was sealed with it; restore it from a backup"
             )
         generate(ref.path, FIRST_KEY_ID)
     return read(ref.path)

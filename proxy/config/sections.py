@@ -1,6 +1,7 @@
-"""The tables that say who and where: listeners, Pleo, store, vault, operator, log. No I/O.
+"""The tables that say who and where: listeners, Pleo, store, vault, operator, log.
 
-A rule between two settings stands on the later one, so that all broken rules are found in one pass.
+A rule between two settings stands on the later one, so that all broken rules are found in one pass. No I/O,
+save that with the environment as validation context it is tried whether files and secrets can be had.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Listen(Section):
         description="Further names that callers may use in `Host`. IP addresses and localhost always work, "
         "other names are refused as a defence against DNS rebinding.",
     )
-    workers: Annotated[int, BeforeValidator(_one_worker), Kind("1")] = Field(
+    workers: Annotated[int, BeforeValidator(_one_worker), Kind("whole number")] = Field(
         default=1, description="Processes that serve. Only 1 is available in this version."
     )
 
@@ -194,7 +195,9 @@ class Pleo(Section):
 
     @field_validator("ca_file")
     @classmethod
-    def _ca_has_effect(cls, ca_file: Path, info: ValidationInfo) -> Path:
+    def _ca_has_effect(cls, ca_file: Path | None, info: ValidationInfo) -> Path | None:
+        if ca_file is None:
+            return None
         if info.data.get("environment") in ENDPOINTS:
             raise Rule('has no effect unless pleo.environment = "custom"; remove it, or change that')
         urls: Iterable[str | None] = [info.data.get(key) for key in ("api_url", "authorize_url", "token_url")]

@@ -133,11 +133,11 @@ def _split(value: str) -> SplitResult:
         raise Rule("must be a URL in ASCII without spaces; write for example https://proxy.example.com")
     try:
         parts = urlsplit(value)
-        host, _port = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
-        raise Rule(
-            "must be a URL with a valid host and port; write https://HOST or https://HOST:PORT"
-        ) from None
+        host, port = None, 0
+    if port == 0:
+        raise Rule("must be a URL with a valid host and port; write https://HOST or https://HOST:PORT")
     if parts.scheme not in {"http", "https"} or not host or not _is_host(host):
         raise Rule("must be an http or https URL with a host; write for example https://proxy.example.com")
     if "@" in parts.netloc:

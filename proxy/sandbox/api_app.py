@@ -19,7 +19,7 @@ from .authority import Verdict
 from .calls import ApiError, Call, Caller, Reply
 from .connection import EMPTY_BODY, Body, HungUp, Listener, hang_up, json_answer, read_body
 from .faults import ApiFault, take
-from .gatekeeper import UNAUTHORIZED, admit, check_company, check_scope, judge, over_limit
+from .gatekeeper import admit, check_company, check_scope, judge, over_limit, unauthorized
 from .probes import bytes_probe, echo_probe
 from .state import ApiRequest, State, fingerprint
 
@@ -102,7 +102,7 @@ async def _strike(
         case "redirect":
             return web.Response(status=302, headers={"Location": fault.location})
         case "status" if fault.status == 401:
-            return _error(state, UNAUTHORIZED)
+            return _error(state, unauthorized())
         case "status":
             headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
             return json_answer(

@@ -15,9 +15,6 @@ from .oauth_rules import parse_basic
 from .state import RateWindow, State, fingerprint
 from .world import API_KEYS, COMPANIES
 
-UNAUTHORIZED = ApiError(401, "UNAUTHORIZED", "JWT is expired")
-"""The one answer to every credential that is not live, whatever is wrong with it."""
-
 _KEY_OWNERS = {key: COMPANIES[slug] for slug, key in API_KEYS.items()}
 
 
@@ -32,6 +29,11 @@ def judge(state: State, authorizations: list[str]) -> Verdict:
     return Verdict(TokenState.LIVE if owner else TokenState.UNKNOWN, owner)
 
 
+def unauthorized() -> ApiError:
+    """The one answer to every credential that is not live, whatever is wrong with it."""
+    return ApiError(401, "UNAUTHORIZED", "JWT is expired")
+
+
 def admit(state: State, authorizations: list[str]) -> Caller:
     """The caller behind a request's credential.
 
@@ -41,7 +43,7 @@ def admit(state: State, authorizations: list[str]) -> Caller:
     verdict = judge(state, authorizations)
     if verdict.state is not TokenState.LIVE or verdict.company_id is None:
         state.counters.dead_token_requests[verdict.state.value] += 1
-        raise UNAUTHORIZED
+        raise unauthorized()
     by_key = verdict.generation == 0
     return Caller(
         company_id=verdict.company_id,

@@ -534,6 +534,13 @@ def test_a_directory_is_refused(path: Path) -> None:
     assert refused(path).startswith("it cannot be opened (SQLITE_CANTOPEN")
 
 
+def test_a_link_to_nowhere_is_refused(path: Path) -> None:
+    """No file comes into being at the other end, where its mode would not be seen to."""
+    path.symlink_to(path.with_name("elsewhere.db"))
+    assert refused(path).startswith("it cannot be opened (SQLITE_CANTOPEN")
+    assert names_beside(path) == [path.name]
+
+
 def test_a_parent_that_is_a_file_is_refused(path: Path) -> None:
     """Where no directory can be made, the text says why."""
     path.write_text("")
@@ -562,12 +569,23 @@ def test_a_read_only_file_is_refused() -> None:
             assert refused(path).startswith("it cannot be written (SQLITE_READONLY")
 
 
-def test_a_locked_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lock", ["EXCLUSIVE", "IMMEDIATE"])
+def test_a_locked_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, lock: str) -> None:
     """Opening waits for other processes, and not for ever."""
     monkeypatch.setattr(connection, "BUSY_TIMEOUT_S", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+        other.execute(f"BEGIN {lock}")
         assert refused(path).startswith("it is locked by another process (SQLITE_BUSY): end that process")
+
+
+async def test_opening_waits_where_sqlite_does_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that is just setting up the same new file delays the opening and does not end it."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(time, "sleep", lambda _: other.execute("ROLLBACK"))
+        store = open_store(path)
+        await store.ping()
+        await store.close()
 
 
 def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""Pages: the overview, a page for each problem type, and the way to connect a tenant again."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from aiohttp import web
+
+from proxy import listing
+from proxy.admin.services import SERVICES
+from proxy.admin.web import page
+from proxy.errors import REFUSALS
+from proxy.model import Secret
+from proxy.store import TenantGone
+
+_STYLE = files("proxy.admin").joinpath("templates", "style.css").read_text("utf-8")
+_BY_NAME = {refusal.name: refusal for refusal in REFUSALS}
+
+
+def routes() -> list[web.RouteDef]:
+    """Routes of this module."""
+    return [
+        web.get("/", _overview),
+        web.get("/style.css", _style),
+        web.get("/problems/{name}", _problem),
+        web.get("/tenants/{tenant}/connect", _ask_to_connect),
+        web.post("/tenants/{tenant}/connect", _connect),
+    ]
+
+
+async def _overview(_request: web.Request) -> web.Response:
+    return page("overview.html")
+
+
+async def _style(_request: web.Request) -> web.Response:
+    return web.Response(text=_STYLE, content_type="text/css")
+
+
+async def _problem(request: web.Request) -> web.Response:
+    refusal = _BY_NAME.get(request.match_info["name"])
+    if refusal is None:
+        raise web.HTTPNotFound
+    return page("problem.html", refusal=refusal, why=refusal.__doc__)
+
+
+async def _ask_to_connect(request: web.Request) -> web.Response:
+    return page("connect_tenant.html", tenant=request.match_info["tenant"], link=None, fault=None)
+
+
+async def _connect(request: web.Request) -> web.Response:
+    """Make a link for whoever has the admin token; it is asked for each time, so no session is needed."""
+    services = request.app[SERVICES]
+    tenant = request.match_info["tenant"]
+    form = await request.post()
+    token = form.get("token")
+    if not isinstance(token, str) or not services.is_admin_token(Secret(token.strip())):
+        fault = "That is not the admin token."
+        return page("connect_tenant.html", status=403, tenant=tenant, link=None, fault=fault)
+    try:
+        url, expires_at = await services.make_link(tenant)
+    except TenantGone:
+        raise web.HTTPNotFound from None
+    expires = listing.instant(expires_at)
+    return page("connect_tenant.html", tenant=tenant, link=url.reveal(), expires_at=expires, fault=None)

@@ -1,0 +1,39 @@
+"""What the operator's listener needs of the rest of the proxy, handed in by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy.authorize import Authorize, create_link
+from proxy.model import Clock, Emit, LinkCreated, Secret
+from proxy.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a handler may use."""
+
+    public_url: str
+    store: Store
+    authorize: Authorize
+    is_admin_token: Callable[[Secret], bool]
+    render_metrics: Callable[[], bytes]
+    not_ready: Callable[[], str | None]
+    """Why the proxy is not ready for requests, or ``None``."""
+    emit: Emit
+    clock: Clock
+
+    async def make_link(self, tenant: str) -> tuple[Secret, float]:
+        """A one-time connect link for ``tenant``, and when it expires.
+
+        :raises TenantGone: there is no such tenant.
+        """
+        url, link = await create_link(self.store, tenant, public_url=self.public_url, now=self.clock())
+        self.emit(LinkCreated(tenant, link.expires_at))
+        return url, link.expires_at
+
+
+SERVICES = web.AppKey("services", Services)

@@ -1,0 +1,87 @@
+"""What all answers of the operator's listener share: protective headers, problem documents, page frame."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import orjson
+from aiohttp import web
+
+from proxy.admin.services import SERVICES
+from proxy.errors import StoreUnavailable
+from proxy.model import Secret, TaskCrashed
+
+_PROTECTION = {
+    # No script at all, nothing from elsewhere, in no frame; and no address of a page leaks by a Referer.
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+_templates = jinja2.Environment(
+    loader=jinja2.PackageLoader("proxy.admin"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def protect(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Protective headers on every answer; a defect becomes a plain 500 and one log line."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as http:
+        response = problem(http.status, http.reason)
+        if "Allow" in http.headers:
+            response.headers["Allow"] = http.headers["Allow"]
+    except StoreUnavailable as unavailable:
+        response = problem(unavailable.status, unavailable.title)
+    except Exception as error:  # noqa: BLE001 - whatever it is, its text must not reach the page
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        resource = request.match_info.route.resource
+        # The pattern, not the path: a path of this listener may hold a link's token.
+        task = f"admin {request.method} {resource.canonical if resource is not None else '?'}"
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        request.app[SERVICES].emit(TaskCrashed(task, type(error).__name__, place))
+        response = problem(500, "Internal error")
+    response.headers.update(_PROTECTION)
+    return response
+
+
+def page(name: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - template values
+    """A page from the template ``name``."""
+    text = _templates.get_template(name).render(**values)
+    return web.Response(text=text, status=status, content_type="text/html")
+
+
+def data(value: Any, *, status: int = 200) -> web.Response:  # noqa: ANN401 - anything that is JSON
+    """``value`` as JSON."""
+    body = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def problem(status: int, title: str, detail: str | None = None) -> web.Response:
+    """A problem document (RFC 9457) of the generic type."""
+    value = {"type": "about:blank", "title": title, "status": status}
+    if detail is not None:
+        value["detail"] = detail
+    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/problem+json")
+
+
+def bearer(request: web.Request) -> Secret | None:
+    """The bearer token of a request (RFC 6750 section 2.1)."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return Secret(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

@@ -1,0 +1,408 @@
+"""The composition root: builds everything in the order of the layers, and owns its life from start to drain.
+
+Nothing here decides about a request or a token. What starts is stopped in reverse order, whatever fails in
+between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
+
+from aiohttp import web
+
+from proxy import __version__, keyring
+from proxy.admin import Services, admin_app
+from proxy.admin import token as admin_token
+from proxy.authorize import AuthorizationSettings, Authorize
+from proxy.config import Address, Settings, resolve
+from proxy.errors import OperatorError, StoreUnavailable
+from proxy.exchange import Exchange, Limits
+from proxy.lifecycle import Windows
+from proxy.listener import AcceptLimits, CallerServer
+from proxy.model import (
+    Clock,
+    Emit,
+    Grant,
+    ProxyDraining,
+    ProxyStarted,
+    ProxyStopped,
+    Secret,
+    StoreFailed,
+    StoreRecovered,
+    TaskCrashed,
+    Tenant,
+    TenantsLoaded,
+)
+from proxy.pairs import Lifetimes
+from proxy.provider import Provider, Registration
+from proxy.refresher import Refresher
+from proxy.store import ServeLock, Store, open_store
+from proxy.telemetry.metrics import Metrics
+from proxy.tenants import Directory
+from proxy.tokens import RefreshRules, Tokens
+from proxy.upstream import Upstream
+from proxy.vault import Vault
+
+_WATCH_S = 0.5
+"""Pause between looks at the store and at due refreshes: others' changes are to show within a second."""
+_HOUSEKEEPING_S = 60.0
+_DAY_S = 86400.0
+_LAST_REQUEST_S = 1.0
+"""At a stop an idle connection may send one more request for so long; its answer says that it is the last."""
+
+
+class App:
+    """A running proxy; made by :func:`start`, ended by :meth:`stop`."""
+
+    def __init__(self, settings: Settings, emit: Emit, clock: Clock, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._emit = emit
+        self._clock = clock
+        self._stack = stack
+        self._listeners: list[asyncio.Server] = []
+        self._store_down_since: float | None = None
+        self._ready = False
+        self.generated_admin_token: Secret | None = None
+        """Set at the first start if the configuration has none; to be shown once."""
+        self.proxy_addresses: tuple[str, ...] = ()
+        self.admin_address = ""
+        self.store: Store
+        self.tokens: Tokens
+        self.exchange: Exchange
+        self.server: CallerServer
+
+    # --- start
+
+    async def build(self, environ: Mapping[str, str], metrics: Metrics) -> None:
+        """Make every part, lowest layer first, and open the listeners.
+
+        :raises OperatorError: whatever keeps the proxy from serving, in one line with its remedy.
+        """
+        settings, limits = self._settings, self._settings.limits
+        database = settings.store.sqlite_path
+        self._stack.enter_context(ServeLock.acquire(database))
+        self.store = store = open_store(database)
+        self._stack.push_async_callback(store.close)
+        vault = await open_vault(settings, environ, store)
+
+        secret = resolve(settings.pleo.client_secret, environ, item="pleo.client_secret")
+        context = _tls_context(settings.pleo.ca_file)
+        api = settings.api_origin
+        provider = Provider(
+            Registration(
+                settings.pleo.client_id,
+                secret,
+                settings.pleo.client_auth,
+                settings.token_endpoint,
+                settings.redirect_uri,
+            ),
+            api=api,
+            ssl_context=context,
+            connect_s=limits.upstream_connect_s,
+            timeout_s=settings.refresh.timeout_s,
+        )
+        self._stack.push_async_callback(provider.close)
+        upstream = Upstream(
+            api,
+            ssl_context=context if api.scheme == "https" else None,
+            connect_s=limits.upstream_connect_s,
+            idle_s=limits.idle_s,
+            total_s=limits.upstream_total_s,
+            head_bytes=limits.head_bytes,
+        )
+        self._stack.push_async_callback(upstream.close)
+
+        lifetimes = Lifetimes(
+            settings.refresh.default_expires_in_s, settings.refresh.refresh_lifetime_days * _DAY_S
+        )
+        refresher = Refresher(store, vault, provider, lifetimes, self._emit, self._clock, asyncio.sleep)
+        self.tokens = Tokens(store, vault, refresher, _rules(settings), self._emit, self._clock)
+        await self.tokens.load()
+        self.exchange = Exchange(
+            self.tokens,
+            upstream,
+            api,
+            Limits(
+                limits.target_bytes,
+                limits.head_bytes,
+                limits.body_bytes,
+                limits.replay_memory,
+                limits.replay_disk,
+            ),
+            settings.listen.public_url,
+            self._emit,
+            self._is_configured_host,
+            Directory({}),
+        )
+        self._set_tenants(await store.tenants())
+        metrics.watch(self.tokens.states, self._under_way)
+
+        authorize = Authorize(
+            store,
+            vault,
+            provider,
+            AuthorizationSettings(
+                settings.authorize_endpoint,
+                settings.pleo.client_id,
+                settings.redirect_uri,
+                settings.pleo.scopes,
+            ),
+            lifetimes,
+            self._emit,
+            self._clock,
+            self._connected,
+        )
+        await self._listen_to_operators(authorize, metrics, environ)
+        await self._listen_to_callers()
+        self._ready = True
+        self._emit(
+            ProxyStarted(
+                __version__,
+                self.proxy_addresses,
+                self.admin_address,
+                str(api),
+                len(self.exchange.directory.tenants),
+            )
+        )
+
+    async def _listen_to_operators(
+        self, authorize: Authorize, metrics: Metrics, environ: Mapping[str, str]
+    ) -> None:
+        configured = self._settings.admin.token
+        if configured is None:
+            check, self.generated_admin_token = admin_token.generated(self._settings.store.state_dir)
+        else:
+            check = admin_token.checker(resolve(configured, environ, item="admin.token"))
+        services = Services(
+            public_url=self._settings.listen.public_url,
+            store=self.store,
+            authorize=authorize,
+            is_admin_token=check,
+            render_metrics=metrics.render,
+            not_ready=self._not_ready,
+            emit=self._emit,
+            clock=self._clock,
+        )
+        runner = web.AppRunner(admin_app(services), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        address = self._settings.listen.admin
+        try:
+            await web.TCPSite(runner, address.host, address.port).start()
+        except OSError as error:
+            raise _cannot_listen("listen.admin", address, error) from None
+        self.admin_address = _shown(runner.addresses[0])
+
+    async def _listen_to_callers(self) -> None:
+        limits = self._settings.limits
+        self.server = CallerServer(
+            self.exchange,
+            AcceptLimits(
+                limits.target_bytes,
+                limits.head_bytes,
+                limits.headers,
+                limits.connections,
+                limits.head_s,
+                limits.idle_s,
+            ),
+        )
+        self._stack.callback(self.server.stop_sweeping)
+        loop = asyncio.get_running_loop()
+        for address in self._settings.listen.proxy:
+            try:
+                listener = await loop.create_server(self.server, address.host, address.port, backlog=1024)
+            except OSError as error:
+                raise _cannot_listen("listen.proxy", address, error) from None
+            self._stack.callback(listener.close)
+            self._listeners.append(listener)
+        self.proxy_addresses = tuple(
+            _shown(socket.getsockname()) for listener in self._listeners for socket in listener.sockets
+        )
+
+    # --- run
+
+    async def watch(self) -> None:
+        """Follow the store's changes, start due refreshes, keep house; runs until it is cancelled."""
+        next_housekeeping = monotonic()
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                if await self.store.changed():
+                    await self._reload()
+                await self.store.ping()
+                self._store_works()
+                await self.tokens.refresh_due()
+                if monotonic() >= next_housekeeping:
+                    next_housekeeping = monotonic() + _HOUSEKEEPING_S
+                    await self.store.sweep(self._clock())
+            except StoreUnavailable as error:
+                self._store_fails(error)
+            except Exception as error:  # noqa: BLE001 - the watch must go on whatever one round of it met
+                self._emit(TaskCrashed("watch", type(error).__name__, "app.py"))
+
+    async def _reload(self) -> None:
+        self._set_tenants(await self.store.tenants())
+        await self.tokens.load()
+
+    def _connected(self, tenant: Tenant, grant: Grant) -> None:
+        self._set_tenants({**self.exchange.directory.tenants, tenant.name: tenant})
+        self.tokens.take(grant)
+
+    def _set_tenants(self, tenants: Mapping[str, Tenant]) -> None:
+        before = self.exchange.directory.tenants
+        if before == tenants:
+            return
+        self.exchange.directory = Directory(tenants)
+        self._emit(
+            TenantsLoaded(
+                len(tenants),
+                added=tuple(sorted(tenants.keys() - before.keys())),
+                changed=tuple(sorted(n for n in tenants.keys() & before.keys() if tenants[n] != before[n])),
+                removed=tuple(sorted(before.keys() - tenants.keys())),
+            )
+        )
+
+    def _is_configured_host(self, host: str) -> bool:
+        return host in self._settings.listen.hosts or host in self.exchange.directory.hosts
+
+    def _under_way(self) -> Mapping[str, int]:
+        return {"requests": self.exchange.under_way, "refreshes": self.tokens.refreshes_under_way}
+
+    def _not_ready(self) -> str | None:
+        if self.exchange.draining:
+            return "draining"
+        if not self._ready:
+            return "starting"
+        return "store unavailable" if self._store_down_since is not None else None
+
+    def _store_fails(self, error: StoreUnavailable) -> None:
+        if self._store_down_since is None:
+            self._store_down_since = monotonic()
+            self._emit(StoreFailed("watch", error.detail))
+
+    def _store_works(self) -> None:
+        if self._store_down_since is not None:
+            self._emit(StoreRecovered(round(monotonic() - self._store_down_since, 3)))
+            self._store_down_since = None
+
+    # --- stop
+
+    async def drain(self) -> int:
+        """Stop accepting, let what is under way finish within ``limits.drain_s``; returns requests cut.
+
+        A connection that is busy ends with its next answer, so that no caller meets a closed door in the
+        middle of a request; refreshes are waited for even longer, since cutting one could lose a grant.
+        """
+        drain_s = self._settings.limits.drain_s
+        ends = monotonic() + drain_s
+        self._emit(ProxyDraining(self.exchange.under_way, self.tokens.refreshes_under_way, drain_s))
+        self.exchange.draining = True
+        for listener in self._listeners:
+            listener.close()
+        lingers = min(ends, monotonic() + _LAST_REQUEST_S)
+        while (self.exchange.under_way and monotonic() < ends) or (
+            self.server.connections and monotonic() < lingers
+        ):
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - an event would cost every request, and this runs once
+        self.server.pre_shutdown()
+        cut = self.exchange.under_way
+        await self.server.shutdown(timeout=0.1)
+        await self.tokens.close(max(ends - monotonic(), self._settings.refresh.timeout_s))
+        return cut
+
+
+async def start(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    emit: Emit,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+    clock: Clock = time.time,
+) -> App:
+    """A running proxy; what it opened is closed when ``stack`` is, after a drain.
+
+    :raises OperatorError: it cannot serve; one line says why and what to do.
+    """
+    app = App(settings, emit, clock, stack)
+    await app.build(environ, metrics)
+    watching = asyncio.create_task(app.watch(), name="watch")
+
+    async def stop() -> None:
+        cut = await app.drain()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        emit(ProxyStopped(cut))
+
+    stack.push_async_callback(stop)
+    return app
+
+
+async def open_vault(settings: Settings, environ: Mapping[str, str], store: Store) -> Vault:
+    """The vault of this store.
+
+    :raises KeyRingError: the key ring is missing, malformed, open to others, or another store's.
+    """
+    check = await store.key_check()
+    keys = keyring.read_or_generate(settings.vault.keys, environ, store_is_sealed=check is not None)
+    vault = Vault(keys)
+    if check is None:
+        await store.set_key_check(vault.seal_check())
+    else:
+        vault.verify_check(check)
+    return vault
+
+
+def _rules(settings: Settings) -> RefreshRules:
+    refresh = settings.refresh
+    return RefreshRules(
+        Windows(
+            refresh.advisory,
+            refresh.advisory_jitter,
+            refresh.mandatory_s,
+            refresh.mandatory,
+            refresh.keep_alive,
+        ),
+        wait_s=refresh.wait_s,
+        forced_hold_s=refresh.forced_hold_s,
+        backoff_s=refresh.backoff_s,
+        backoff_max_s=refresh.backoff_max_s,
+        client_rejected_pause_s=refresh.client_rejected_pause_s,
+    )
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError):
+            raise OperatorError(f"pleo.ca_file {ca_file}: cannot be read as PEM certificates") from None
+    return context
+
+
+def _cannot_listen(item: str, address: Address, error: OSError) -> OperatorError:
+    variable = f"PLEO_PROXY__{item.upper().replace('.', '__')}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            why = "the port is in use; stop the program that uses it"
+        case errno.EACCES:
+            why = "no permission for this port; ports below 1024 need CAP_NET_BIND_SERVICE"
+        case errno.EADDRNOTAVAIL:
+            why = "this machine has no such address"
+        case _:
+            why = "cannot be listened on"
+    return OperatorError(f"{item} {address}: {why}, or choose another address with {item} or {variable}")
+
+
+def _shown(socket_name: tuple[object, ...]) -> str:
+    host, port = str(socket_name[0]), socket_name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,221 @@
+"""The body that can be sent twice: any cut, any limits, any moment of cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import BodyTooLarge
+from proxy.replay import ReplayBody, Source
+from proxy.upstream import Body
+
+LARGE = 1 << 30
+
+
+@dataclass
+class Pieces:
+    """A source that gives its pieces one by one; with ``wait`` only when the test lets it."""
+
+    pieces: list[bytes]
+    error: Exception | None = None
+    wait: bool = False
+    allowed: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    readers: int = 0
+
+    async def readany(self) -> bytes:
+        self.readers += 1
+        try:
+            assert self.readers == 1, "two readers at once"
+            if self.wait:
+                await self.allowed.acquire()
+            if self.pieces:
+                return self.pieces.pop(0)
+            if self.error is not None:
+                raise self.error
+            return b""
+        finally:
+            self.readers -= 1
+
+
+def replay(
+    source: Source, *, length: int | None = None, memory: int = LARGE, disk: int = LARGE, limit: int = LARGE
+) -> ReplayBody:
+    return ReplayBody(source, length=length, memory_bytes=memory, disk_bytes=disk, body_bytes=limit)
+
+
+async def whole(body: Body) -> bytes:
+    return b"".join([piece async for piece in body.chunks()])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something that no event tells has happened."""
+    while not condition():  # noqa: ASYNC110 - what is waited for must not know that it is a test
+        await asyncio.sleep(0)
+
+
+def contents(count: int) -> Iterable[bytes]:
+    return (bytes([65 + at]) * 10 for at in range(count))
+
+
+@given(
+    pieces=st.lists(st.binary(min_size=1, max_size=50), max_size=20),
+    memory=st.integers(0, 300),
+    disk=st.integers(0, 300),
+    taken=st.integers(0, 20),
+    overtaken=st.booleans(),
+)
+def test_every_pass_gives_the_whole_body(
+    pieces: list[bytes], memory: int, disk: int, taken: int, overtaken: bool
+) -> None:
+    """A pass that is ahead never depends on the limits; one from the beginning does while it can be had."""
+
+    async def play() -> None:
+        body = replay(Pieces(list(pieces)), memory=memory, disk=disk)
+        first = aiter(body.chunks())
+        begun = b"".join([await anext(first, b"") for _ in range(taken)])
+        assert body.received == len(begun)
+        if overtaken and body.replayable:
+            assert await whole(body) == b"".join(pieces)
+        if body.replayable or not overtaken:
+            assert begun + b"".join([piece async for piece in first]) == b"".join(pieces)
+            assert body.received == sum(map(len, pieces))
+        assert body.replayable is (body.received <= max(memory, disk))
+        if body.replayable:
+            assert await whole(body) == b"".join(pieces)
+        body.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "in_file"),
+    [(40, 0, False), (20, 40, True), (0, 40, True)],
+    ids=["memory", "spill", "disk"],
+)
+async def test_tee_moves_to_a_file_beyond_its_memory(memory: int, disk: int, in_file: bool) -> None:
+    """The tee is in memory while it fits, then as a whole in a file without a name."""
+    body = replay(Pieces(list(contents(4))), memory=memory, disk=disk)
+    first = await whole(body)
+    assert await whole(body) == first
+    file = body._tee._file
+    assert (file is not None) is in_file
+    if file is not None:
+        assert os.fstat(file.fileno()).st_nlink == 0
+    body.close()
+    assert file is None or file.closed
+
+
+async def test_too_long_for_a_tee_is_sent_once() -> None:
+    """Beyond both limits the first pass goes on, and a second is refused, not shortened."""
+    body = replay(Pieces(list(contents(4))), memory=10, disk=30)
+    assert len(await whole(body)) == 40
+    assert not body.replayable
+    with pytest.raises(RuntimeError):
+        await whole(body)
+
+
+@pytest.mark.parametrize("fails", ["create", "write"])
+async def test_full_disk_costs_only_the_replay(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """When the temporary file cannot be made or written, forwarding goes on."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*(("tempfile.TemporaryFile", fail) if fails == "create" else ("os.pwrite", fail)))
+    body = replay(Pieces(list(contents(4))), memory=10)
+    assert len(await whole(body)) == 40
+    assert not body.replayable
+
+
+async def test_short_writes_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that takes a part of a write is given the rest."""
+    pwrite = os.pwrite
+    monkeypatch.setattr("os.pwrite", lambda fd, data, offset: pwrite(fd, data[:3], offset))
+    body = replay(Pieces(list(contents(4))), memory=15)
+    assert await whole(body) == await whole(body) == b"".join(contents(4))
+    body.close()
+
+
+async def test_announced_length_over_the_limit_is_refused_unread() -> None:
+    """A length beyond the limit is refused before a byte of the body is taken."""
+    source = Pieces(list(contents(4)))
+    body = replay(source, length=40, limit=39)
+    with pytest.raises(BodyTooLarge, match=r"40 bytes; limits\.body_bytes is 39"):
+        await whole(body)
+    assert len(source.pieces) == 4
+
+
+@pytest.mark.parametrize(("limit", "refused"), [(39, True), (40, False)], ids=["over", "at"])
+async def test_body_over_the_limit_is_refused(limit: int, refused: bool) -> None:
+    """A body without length is refused at the piece that exceeds the limit, naming limit and value."""
+    body = replay(Pieces(list(contents(4))), limit=limit)
+    if refused:
+        with pytest.raises(BodyTooLarge, match=r"40 bytes; limits\.body_bytes is 39"):
+            await whole(body)
+    else:
+        assert len(await whole(body)) == 40
+
+
+async def test_error_of_the_source_comes_through() -> None:
+    """A broken upload raises what the source raised."""
+    error = web.RequestPayloadError("broken")
+    with pytest.raises(web.RequestPayloadError) as caught:
+        await whole(replay(Pieces([b"a"], error=error)))
+    assert caught.value is error
+
+
+async def test_cancelled_pass_loses_nothing() -> None:
+    """A second pass that starts while the first is being cancelled gets every byte once."""
+    source = Pieces(list(contents(3)), wait=True)
+    body = replay(source)
+    source.allowed.release()
+    first = asyncio.create_task(whole(body))
+    await until(lambda: body.received == 10)
+    second = asyncio.create_task(whole(body))
+    await asyncio.sleep(0)
+    first.cancel()
+    source.allowed.release()
+    source.allowed.release()
+    source.allowed.release()
+    assert await second == b"".join(contents(3))
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_passes_at_the_same_time() -> None:
+    """Two passes that overlap to the end both give the whole body, and never read the source together."""
+    source = Pieces(list(contents(20)), wait=True)
+    body = replay(source, memory=50)
+    passes = [asyncio.create_task(whole(body)) for _ in range(2)]
+    for _ in range(21):
+        source.allowed.release()
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*passes) == [b"".join(contents(20))] * 2
+    body.close()
+
+
+async def test_aiohttp_stream_is_a_source() -> None:
+    """The body of an aiohttp request can be replayed, also if the first pass is cancelled while it waits."""
+    loop = asyncio.get_running_loop()
+    protocol = BaseProtocol(loop)
+    protocol.connection_made(asyncio.Transport())
+    stream = StreamReader(protocol, 2**16, loop=loop)
+    body = replay(stream)
+    stream.feed_data(b"abc")
+    first = asyncio.create_task(whole(body))
+    await until(lambda: body.received == 3)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    stream.feed_data(b"def")
+    stream.feed_eof()
+    assert await whole(body) == b"abcdef"
