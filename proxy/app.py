@@ -235,7 +235,7 @@ class App:
             await asyncio.sleep(_WATCH_S)
             try:
                 if await self.store.changed():
-                    await self._reload()
+                    await self.reload()
                 await self.store.ping()
                 self._store_works()
                 await self.tokens.refresh_due()
@@ -247,7 +247,11 @@ class App:
             except Exception as error:  # noqa: BLE001 - the watch must go on whatever one round of it met
                 self._emit(TaskCrashed("watch", type(error).__name__, "app.py"))
 
-    async def _reload(self) -> None:
+    async def reload(self) -> None:
+        """Take up the tenants and grants that are stored now.
+
+        :raises StoreUnavailable: what is in force stays.
+        """
         self._set_tenants(await self.store.tenants())
         await self.tokens.load()
 
@@ -307,10 +311,11 @@ class App:
         for listener in self._listeners:
             listener.close()
         lingers = min(ends, monotonic() + _LAST_REQUEST_S)
-        while (self.exchange.under_way and monotonic() < ends) or (
+        # Polled, since an event would cost every request, and this runs once.
+        while (self.exchange.under_way and monotonic() < ends) or (  # noqa: ASYNC110
             self.server.connections and monotonic() < lingers
         ):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - an event would cost every request, and this runs once
+            await asyncio.sleep(0.01)
         self.server.pre_shutdown()
         cut = self.exchange.under_way
         await self.server.shutdown(timeout=0.1)

@@ -48,7 +48,7 @@ class ReplayBody:
         """What was received is still there, so that another pass gives the whole body."""
         self._source = source
         self._body_bytes = body_bytes
-        self._ended = False
+        self._ended = length == 0
         # One pass at a time reads the source: aiohttp's refuses a second waiter, and the order of the tee
         # is that of the reads.
         self._reading = asyncio.Lock()
@@ -89,6 +89,7 @@ class ReplayBody:
             return b""
         self.received += len(piece)
         self._check_size(self.received)
+        self._ended = self.received == self.length  # saves a read that would only tell the end
         if self.replayable and not self._tee.append(piece):
             self.close()
         return piece

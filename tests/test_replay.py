@@ -165,6 +165,13 @@ async def test_body_over_the_limit_is_refused(limit: int, refused: bool) -> None
         assert len(await whole(body)) == 40
 
 
+@pytest.mark.parametrize("length", [0, 20])
+async def test_source_is_not_asked_beyond_the_announced_length(length: int) -> None:
+    """A body of known length ends without waiting for its source to say so."""
+    source = Pieces([*contents(length // 10)], error=AssertionError("read beyond the end"))
+    assert len(await whole(replay(source, length=length))) == length
+
+
 async def test_error_of_the_source_comes_through() -> None:
     """A broken upload raises what the source raised."""
     error = web.RequestPayloadError("broken")

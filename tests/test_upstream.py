@@ -864,6 +864,30 @@ async def test_close_ends_everything() -> None:
         assert engine.stats["connections_open"] == 0
 
 
+@on_both_loops
+async def test_connection_that_was_being_opened_at_the_close_is_not_used() -> None:
+    """A request that waits for its connection when the engine closes is refused, and nothing stays open."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        sending = get(engine)
+        await asyncio.sleep(0)
+        await engine.close()
+        with pytest.raises(UpstreamUnreachable, match="shutting down"):
+            await sending
+        await until(lambda: engine.stats["connections_open"] == 0)
+
+
+@on_both_loops
+async def test_close_does_not_wait_for_a_silent_peer(authority: Authority) -> None:
+    """A peer that does not finish TLS in good order delays the close by a sweep, not by its time-out."""
+    async with Stage(tls=authority.server) as stage:
+        engine = stage.engine(scheme="https", host="localhost", trust=authority.client, idle_s=0.2)
+        peer = await warmed_up(stage, engine)
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.wait_for(engine.close(), 5)
+        assert engine.stats["connections_open"] == 0
+
+
 # --- failures to connect
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.admin import api, consent, health, pages
+from proxy.admin.answers import protect
 from proxy.admin.services import SERVICES, Services
-from proxy.admin.web import protect
 
 __all__ = ["Services", "admin_app"]
 

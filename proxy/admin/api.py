@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy import listing
+from proxy.admin.answers import Handler, bearer, data, problem
 from proxy.admin.services import SERVICES
-from proxy.admin.web import Handler, bearer, data, problem
 from proxy.store import TenantGone
 
 

@@ -10,8 +10,8 @@ import re
 
 from aiohttp import web
 
+from proxy.admin.answers import page
 from proxy.admin.services import SERVICES, Services
-from proxy.admin.web import page
 from proxy.errors import ConsentFault, ConsentRefused
 from proxy.model import Secret
 

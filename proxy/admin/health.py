@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from proxy.admin.answers import data
 from proxy.admin.services import SERVICES
-from proxy.admin.web import data
 from proxy.telemetry.metrics import CONTENT_TYPE
 
 

@@ -7,8 +7,8 @@ from importlib.resources import files
 from aiohttp import web
 
 from proxy import listing
+from proxy.admin.answers import page
 from proxy.admin.services import SERVICES
-from proxy.admin.web import page
 from proxy.errors import REFUSALS
 from proxy.model import Secret
 from proxy.store import TenantGone

@@ -147,7 +147,8 @@ class Limits(Section):
     )
     idle_s: Seconds = Field(
         default=60.0,
-        description="How long a caller's idle connection is kept, as load balancers of large clouds do.",
+        description="How long a connection may be silent: a caller's between requests, Pleo's while an "
+        "answer is awaited (then 504). As load balancers of large clouds do.",
     )
     head_s: Seconds = Field(
         default=10.0,

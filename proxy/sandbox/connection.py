@@ -64,3 +64,15 @@ def hang_up(request: web.BaseRequest) -> HungUp:
     if request.transport is not None:
         request.transport.abort()
     return HungUp()
+
+
+def patient(listener: Listener) -> Listener:
+    """The same listener, to which a peer that leaves in the middle of a body is nothing worth a log line."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await listener(request)
+        except (ConnectionError, web.RequestPayloadError):
+            return hang_up(request)
+
+    return handle

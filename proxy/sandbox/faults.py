@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, TypeVar
 
 ClientAuth = Literal["basic", "post", "either"]
@@ -99,6 +99,7 @@ class TokenFault:
     kind: Literal[
         "delay", "status", "drop", "html", "broken_json", "no_refresh_token", "no_expires_in", "expires_in"
     ]
+    _: KW_ONLY
     committed: bool = False
     times: int | None = 1
     grant: GrantType = "any"
@@ -122,6 +123,7 @@ class ApiFault:
 
     kind: Literal["delay", "status", "drop", "redirect"]
     path: str = ""
+    _: KW_ONLY
     method: str | None = None
     stage: Literal["before", "after", "mid_body"] = "before"
     times: int | None = 1

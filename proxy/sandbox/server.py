@@ -17,7 +17,7 @@ from aiohttp import web
 from .api_app import api_listener
 from .auth_app import auth_listener
 from .authority import Authority, TokenPair
-from .connection import Listener
+from .connection import Listener, patient
 from .control_app import control_listener
 from .counters import Counters
 from .faults import ApiFault, Switches, TokenFault
@@ -110,7 +110,7 @@ class Sandbox:
 
     async def _listen(self, name: str, host: str, listener: Listener) -> None:
         server = web.Server(
-            listener,
+            patient(listener),
             access_log=None,
             auto_decompress=False,
             max_line_size=_HEAD_LIMIT,
@@ -209,7 +209,8 @@ class Sandbox:
         """A live pair without the consent flow; all of the client's scopes unless told otherwise."""
         company_id = self._company(company)
         self.world.install(company_id)
-        return self.authority.issue(company_id, scopes or self.authority.client.scopes)
+        granted = self.authority.client.scopes if scopes is None else scopes
+        return self.authority.issue(company_id, granted)
 
     def hold_token_endpoint(self, *, committed: bool = False) -> Gate:
         """Holds requests to the token endpoint before they take effect, or ``committed``: after it."""

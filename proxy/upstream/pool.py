@@ -204,6 +204,9 @@ class Upstream:
         self._connects += 1
         if not connection.is_lost:
             self._open.add(connection)
+        if self._closed:  # while it was opened
+            connection.abort()
+            raise UpstreamUnreachable("the proxy is shutting down")
         if self._sweep is None:
             self._schedule_sweep()
         return connection

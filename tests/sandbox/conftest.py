@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from sandbox_driver import Clock, Driver
 
 from proxy.sandbox import Sandbox
+from tests.sandbox.sandbox_driver import Clock, Driver
 
 
 @pytest.fixture

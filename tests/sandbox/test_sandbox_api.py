@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from io import BytesIO
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from sandbox_driver import Answer, Driver, basic
 
 from proxy.sandbox import API_KEYS, COMPANIES, Sandbox, TokenState, deterministic_bytes, fingerprint
+from tests.sandbox.sandbox_driver import Answer, Driver, basic
 
 ACME, GLOBEX = COMPANIES["acme"], COMPANIES["globex"]
 
@@ -159,6 +161,15 @@ async def test_rate_limit_is_600_by_default(driver: Driver) -> None:
     token = driver.sandbox.grant("acme").access_token
     statuses = [(await driver.call("GET", "/v1/introspect", token)).status for _ in range(601)]
     assert statuses == [200] * 600 + [429]
+
+
+@pytest.mark.parametrize(("form", "value"), [("date", "Fri, 15 Jan 2027 08:01:00 GMT"), ("none", None)])
+async def test_forms_of_retry_after(driver: Driver, form: Literal["date", "none"], value: str | None) -> None:
+    """By a switch Retry-After is a date, or absent."""
+    driver.sandbox.switches.rate_limit_per_minute = 0
+    driver.sandbox.switches.retry_after = form
+    answer = await driver.call("GET", "/v1/introspect", driver.sandbox.grant("acme").access_token)
+    assert (answer.status, answer.headers.get("Retry-After")) == (429, value)
 
 
 async def test_rate_limit_by_company(driver: Driver) -> None:
@@ -456,7 +467,7 @@ async def test_echo_of_a_big_body(driver: Driver) -> None:
     token = driver.sandbox.grant("acme").access_token
     body = deterministic_bytes(3_000_000)
     url, headers = driver.sandbox.api_url + "/v1/sandbox/echo", {"Authorization": f"Bearer {token}"}
-    answer = (await driver.send("PUT", url, data=body, headers=headers)).json
+    answer = (await driver.send("PUT", url, data=BytesIO(body), headers=headers)).json
     assert (answer["bodyLength"], len(answer["body"])) == (3_000_000, 65_536)
     assert answer["bodySha256"] == hashlib.sha256(body).hexdigest()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sandbox_driver import CHALLENGE, REDIRECT_URI, Driver
 
 from proxy.sandbox import COMPANIES, Sandbox, approve
+from tests.sandbox.sandbox_driver import CHALLENGE, REDIRECT_URI, Driver
 
 
 async def landing(sandbox: Sandbox) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from sandbox_driver import Driver
 
 from proxy.sandbox import COMPANIES
+from tests.sandbox.sandbox_driver import Driver
 
 ACME = COMPANIES["acme"]
 
@@ -77,7 +77,8 @@ async def test_wrong_switches_change_nothing(driver: Driver) -> None:
     answer = await driver.control("PATCH", "/control/switches", json=changes)
     assert answer.status == 400
     assert answer.json["error"] == (
-        "api_keys must be true or false; client_auth must be one of basic, post, either; nonsense is not known."
+        "api_keys must be true or false; client_auth must be one of basic, post, either; "
+        "nonsense is not known."
     )
     assert driver.sandbox.switches.www_authenticate is False
 

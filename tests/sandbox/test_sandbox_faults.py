@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from sandbox_driver import SECRET, Clock, Driver, basic
 
 from proxy.sandbox import ApiFault, Sandbox, TokenFault, TokenState
+from tests.sandbox.sandbox_driver import SECRET, Clock, Driver, basic
 
 BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
@@ -88,7 +90,9 @@ async def test_token_fault_for_one_grant_type(driver: Driver) -> None:
 async def test_faults_wear_off(driver: Driver) -> None:
     """A fault strikes as often as it was asked to, one without end strikes until it is removed."""
     pair = driver.sandbox.grant("acme")
-    driver.sandbox.token_faults.extend([TokenFault("status", times=2), TokenFault("status", 500, times=None)])
+    driver.sandbox.token_faults.extend(
+        [TokenFault("status", times=2), TokenFault("status", status=500, times=None)]
+    )
     statuses = [(await driver.refresh(pair.refresh_token)).status for _ in range(4)]
     driver.sandbox.token_faults.clear()
     statuses.append((await driver.refresh(pair.refresh_token)).status)
@@ -122,31 +126,28 @@ async def test_a_caller_that_left_is_served(driver: Driver) -> None:
 
 @pytest.mark.parametrize("committed", [False, True])
 async def test_token_delay(driver: Driver, committed: bool) -> None:
-    """A delay keeps a request waiting on its side of the rotation, no longer than the sandbox runs."""
-    pair = driver.sandbox.grant("acme")
-    driver.sandbox.token_faults.append(TokenFault("delay", committed=committed, seconds=3600))
-    # The gate on the near side is passed before the delay begins, so that nothing here waits for luck.
-    gate = driver.sandbox.hold_token_endpoint(committed=committed)
-    task = asyncio.create_task(driver.refresh(pair.refresh_token))
-    await gate.arrived()
-    driver.sandbox.state.closing.set()
-    gate.release()
-    assert (await task).status == 200
+    """A delay keeps a request waiting for at least as long as was asked."""
+    driver.sandbox.token_faults.append(TokenFault("delay", committed=committed, seconds=0.05))
+    started = time.monotonic()
+    answer = await driver.refresh(driver.sandbox.grant("acme").refresh_token)
+    assert answer.status == 200
+    assert time.monotonic() - started > 0.049
 
 
 # API
 
 
 async def test_api_requests_are_judged_when_served(driver: Driver) -> None:
-    """A token that is rotated away while a request is on its way gives a 401 through no fault of the caller."""
+    """A token that is rotated away while its request is on the way gives a 401: no fault of the caller."""
     pair = driver.sandbox.grant("acme")
     async with driver.sandbox.hold_api("^/v2/") as gate:
         task = asyncio.create_task(driver.call("GET", "/v2/employees", pair.access_token))
         await gate.arrived()
-        assert driver.sandbox.api_requests[-1].token is TokenState.LIVE
+        on_arrival = driver.sandbox.api_requests[-1].token
         await driver.refresh(pair.refresh_token)
     assert (await task).status == 401
-    assert driver.sandbox.api_requests[-1].token is TokenState.ROTATED
+    served = driver.sandbox.api_requests[-1].token
+    assert (on_arrival, served) == (TokenState.LIVE, TokenState.ROTATED)
 
 
 async def test_api_hold_by_path(driver: Driver) -> None:
@@ -160,7 +161,7 @@ async def test_api_hold_by_path(driver: Driver) -> None:
 async def test_api_status_by_route(driver: Driver, status: int) -> None:
     """A status on demand strikes the route and method that it is meant for."""
     pair = driver.sandbox.grant("acme")
-    driver.sandbox.api_faults.append(ApiFault("status", "^/v1/vendors", "POST", status=status))
+    driver.sandbox.api_faults.append(ApiFault("status", "^/v1/vendors", method="POST", status=status))
     assert (await driver.call("GET", "/v1/companies", pair.access_token)).status == 200
     answer = await driver.call("POST", "/v1/vendors:search", pair.access_token, json={})
     assert answer.status == status
@@ -174,10 +175,12 @@ async def test_api_redirect(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize(("stage", "vendors"), [("before", 15), ("after", 16)])
-async def test_api_connection_dropped(driver: Driver, stage: str, vendors: int) -> None:
+async def test_api_connection_dropped(
+    driver: Driver, stage: Literal["before", "after"], vendors: int
+) -> None:
     """A connection is dropped before or after the call was carried out."""
     pair = driver.sandbox.grant("acme")
-    driver.sandbox.api_faults.append(ApiFault("drop", stage="after" if stage == "after" else "before"))
+    driver.sandbox.api_faults.append(ApiFault("drop", stage=stage))
     with pytest.raises(BROKEN):
         await driver.call(
             "POST", "/v1/vendors", pair.access_token, json={"companyId": pair.company_id, "name": "New"}
@@ -199,16 +202,37 @@ async def test_api_body_broken_off(driver: Driver, chunked: bool) -> None:
             await response.content.read()
 
 
-async def test_api_body_delayed(driver: Driver) -> None:
-    """A body that pauses in the middle comes whole in the end."""
+@pytest.mark.parametrize("stage", ["before", "after", "mid_body"])
+async def test_api_delay(driver: Driver, stage: Literal["before", "after", "mid_body"]) -> None:
+    """A call that is delayed at any stage takes as long as was asked and comes whole in the end."""
     pair = driver.sandbox.grant("acme")
-    driver.sandbox.api_faults.append(ApiFault("delay", stage="mid_body", seconds=3600))
-    headers = {"Authorization": f"Bearer {pair.access_token}"}
-    async with driver.session.get(f"{driver.sandbox.api_url}/v2/employees", headers=headers) as response:
-        await response.content.readany()
-        driver.sandbox.state.closing.set()
-        await response.content.read()
-        assert response.content.total_raw_bytes == response.content_length
+    driver.sandbox.api_faults.append(ApiFault("delay", stage=stage, seconds=0.05))
+    started = time.monotonic()
+    answer = await driver.call("GET", "/v2/employees", pair.access_token)
+    assert len(answer.json["data"]) == 20
+    assert time.monotonic() - started > 0.049
+
+
+async def test_api_call_held_after_it_was_carried_out(driver: Driver) -> None:
+    """A hold can let the call take effect and keep back its answer."""
+    pair = driver.sandbox.grant("acme")
+    async with driver.sandbox.hold_api(stage="after") as gate:
+        task = asyncio.create_task(driver.call("DELETE", "/v1/installations/me", pair.access_token))
+        await gate.arrived()
+        assert driver.sandbox.world.companies[pair.company_id].installation is None
+    assert (await task).status == 204
+
+
+async def test_a_caller_that_leaves_in_its_body(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller that breaks off in its body is no error of the sandbox."""
+    url = urlsplit(driver.sandbox.api_url)
+    _, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    await driver.sandbox.stop()
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(

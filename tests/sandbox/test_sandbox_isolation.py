@@ -7,9 +7,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from sandbox_driver import Driver
 
 import proxy.sandbox
+from tests.sandbox.sandbox_driver import Driver
 
 MODULES = sorted(Path(proxy.sandbox.__file__).parent.glob("*.py"))
 

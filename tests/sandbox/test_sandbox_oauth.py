@@ -8,10 +8,10 @@ from urllib.parse import quote_plus
 
 import aiohttp
 import pytest
-from sandbox_driver import REDIRECT_URI, SECRET, Answer, Clock, Driver, basic
 
 from proxy.sandbox import COMPANIES, OAuthClient, Sandbox
 from proxy.sandbox.faults import ClientAuth, RefusalError
+from tests.sandbox.sandbox_driver import REDIRECT_URI, SECRET, VERIFIER, Answer, Clock, Driver, basic
 
 ACME = COMPANIES["acme"]
 
@@ -65,6 +65,24 @@ async def test_code_is_bound(driver: Driver, changes: dict[str, str]) -> None:
     code = await driver.code()
     answer = await driver.exchange(**({"code": code} | changes))
     assert (answer.status, answer.json["error"]) == (400, "invalid_grant")
+
+
+@pytest.mark.parametrize(("verifier", "status"), [({}, 200), ({"code_verifier": VERIFIER}, 400)])
+async def test_code_without_a_challenge(driver: Driver, verifier: dict[str, str], status: int) -> None:
+    """Where a switch allows a request without a challenge, its code goes without a verifier."""
+    driver.sandbox.switches.require_pkce = False
+    answer = await driver.authorize({"code_challenge": None, "code_challenge_method": None})
+    form = {"redirect_uri": REDIRECT_URI, "code": answer.returned["code"]} | verifier
+    assert (await driver.token({"grant_type": "authorization_code", **form})).status == status
+
+
+async def test_form_of_the_answer(driver: Driver) -> None:
+    """By switches the answer leaves the scopes out and spells the token type differently."""
+    driver.sandbox.switches.scope_in_answer = False
+    driver.sandbox.switches.token_type = "bearer"
+    answer = (await driver.exchange(await driver.code())).json
+    assert "scope" not in answer
+    assert answer["token_type"] == "bearer"
 
 
 async def test_fewer_scopes_than_asked(driver: Driver) -> None:

@@ -1,0 +1,150 @@
+"""``demo``: the proxy before a simulated Pleo, two tenants connected through the real consent flow."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+import uvloop
+
+from proxy import app, config
+from proxy.authorize import create_link
+from proxy.cli.serve import stop_signal
+from proxy.config import Settings
+from proxy.errors import OperatorError
+from proxy.model import Tenant
+from proxy.sandbox import DEFAULT_CLIENT, OAuthClient, Sandbox, approve
+from proxy.telemetry import fan_out
+from proxy.telemetry.logs import LogSink
+from proxy.telemetry.metrics import Metrics
+
+_TENANTS = ("acme", "globex")
+_ACCESS_LIFETIME_S = 60
+"""Short, so that whoever watches sees refreshes."""
+_PORT = click.IntRange(1, 65535)
+
+
+@click.command()
+@click.option("--port", type=_PORT, default=8080, show_default=True, help="Port for callers.")
+@click.option("--admin-port", type=_PORT, default=8081, show_default=True, help="Port for operators.")
+def demo(port: int, admin_port: int) -> None:
+    """Run the proxy with a simulated Pleo and two connected tenants, and print what to try."""
+    with tempfile.TemporaryDirectory(prefix="pleo-proxy-demo-") as folder:
+        uvloop.run(_demo(Path(folder), port, admin_port))
+
+
+async def _demo(folder: Path, port: int, admin_port: int) -> None:
+    public_url = f"http://127.0.0.1:{admin_port}"
+    stop = stop_signal()
+    async with AsyncExitStack() as stack:
+        pleo = Sandbox(client=_registered(public_url), access_lifetime_s=_ACCESS_LIFETIME_S)
+        stack.push_async_callback(pleo.stop)
+        try:
+            await pleo.start()
+        except OSError as error:
+            raise OperatorError(f"the simulated Pleo cannot listen on loopback: {error.strerror}") from None
+        config_path = _write_config(folder, pleo, port, admin_port)
+        settings = config.load(config_path, {}, check_references=True)
+
+        metrics = Metrics()
+        emit = fan_out(LogSink(sys.stdout.buffer, log_format="console", level="info"), metrics)
+        running = await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack)
+        await running.store.edit_tenants(lambda _: {name: Tenant(name) for name in _TENANTS})
+        await running.reload()
+        for name in _TENANTS:
+            await _connect(running, settings, name)
+        token = running.generated_admin_token
+        guide = _guide(settings, config_path, pleo.control_url, token.reveal() if token is not None else "")
+        click.echo(guide)
+        await stop.wait()
+
+
+def _registered(public_url: str) -> OAuthClient:
+    return OAuthClient(
+        DEFAULT_CLIENT.client_id,
+        DEFAULT_CLIENT.client_secret,
+        (f"{public_url}/oauth/callback",),
+        DEFAULT_CLIENT.scopes,
+    )
+
+
+def _write_config(folder: Path, pleo: Sandbox, port: int, admin_port: int) -> Path:
+    """A real configuration file, so that every command works on the demo as on the real thing."""
+    secret = folder / "client-secret"
+    secret.write_text(DEFAULT_CLIENT.client_secret)
+    secret.chmod(0o600)
+    path = folder / "config.toml"
+    path.write_text(
+        f"""\
+[listen]
+proxy = "127.0.0.1:{port}"
+admin = "127.0.0.1:{admin_port}"
+public_url = "http://127.0.0.1:{admin_port}"
+
+[pleo]
+environment = "custom"
+client_id = "{DEFAULT_CLIENT.client_id}"
+client_secret = {{ file = "{secret}" }}
+scopes = [{", ".join(f'"{scope}"' for scope in DEFAULT_CLIENT.scopes)}]
+api_url = "{pleo.api_url}"
+authorize_url = "{pleo.authorize_url}"
+token_url = "{pleo.token_url}"
+
+[store]
+url = "sqlite://{folder / "proxy.db"}"
+state_dir = "{folder}"
+"""
+    )
+    return path
+
+
+async def _connect(running: app.App, settings: Settings, name: str) -> None:
+    """Walk the consent flow as the authoriser's browser does: link, consent page, approve, back."""
+    url, _ = await create_link(running.store, name, public_url=settings.listen.public_url, now=time.time())
+    visit = await approve(url.reveal(), company=name)
+    if visit.status != 200:
+        raise OperatorError(f"the demo could not connect {name}: its result page has status {visit.status}")
+
+
+def _guide(settings: Settings, config_path: Path, control_url: str, admin_token: str) -> str:
+    base = f"http://{settings.listen.proxy[0]}"
+    connect = f"{_this_command()} connect globex --config {config_path}"
+    return f"""
+pleo-proxy demo: a simulated Pleo, and the tenants acme and globex connected to it. In another terminal:
+
+  # 1. Read. The curl has no credentials; the proxy adds acme's token.
+  curl {base}/acme/v2/employees
+
+  # 2. Search with POST.
+  curl {base}/acme/v1/accounting-entries:search -H 'Content-Type: application/json' -d '{{}}'
+
+  # 3. Pleo revokes acme's access token; the next call heals by itself (retried=True in the log).
+  curl -X POST {control_url}/control/revoke-access/acme; curl -i {base}/acme/v2/employees
+
+  # 4. Pleo ends globex's authorisation: its calls get 503 with a reconnect_url; acme notices nothing.
+  curl -X POST {control_url}/control/revoke/globex; curl {base}/globex/v2/employees
+  #    It comes back when someone consents. In a browser, open the link that this prints and approve:
+  {connect}
+  #    Or let curl play the browser, and call again:
+  curl -sL -b '' -o /dev/null -H 'X-Sandbox-Consent: approve' "$({connect})"; \
+    curl {base}/globex/v2/employees
+
+Tokens live {_ACCESS_LIFETIME_S} s here, so that refreshes show in the log below. State goes with the demo.
+Operator's page: {settings.listen.public_url}/   admin token: {admin_token}
+More faults to try: curl {control_url}/
+Stop with Ctrl-C.
+"""
+
+
+def _this_command() -> str:
+    """How this program was called, to be called again from the same folder."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m proxy"
+    return shlex.quote(str(program))

@@ -1,0 +1,113 @@
+"""``connect`` and ``grants list|show|revoke``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from proxy import lifecycle, listing
+from proxy.authorize import LINK_LIFETIME_S, create_link
+from proxy.cli.inputs import config_option, json_option, with_store
+from proxy.cli.output import print_json, print_record, print_rows
+from proxy.config import Settings
+from proxy.errors import TenantError
+from proxy.store import Store, TenantGone
+
+
+@click.command()
+@click.argument("tenant")
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0.01, max=24 * 30),
+    default=LINK_LIFETIME_S / 3600,
+    show_default=True,
+    help="How long the link is good for.",
+)
+@json_option
+@config_option
+def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: bool) -> None:
+    """Print a one-time link; a person at TENANT's company opens it and approves.
+
+    The link alone goes to standard output, so that it can be piped on.
+    """
+
+    async def work(store: Store, settings: Settings) -> tuple[str, float]:
+        try:
+            url, link = await create_link(
+                store,
+                tenant,
+                public_url=settings.listen.public_url,
+                now=time.time(),
+                lifetime_s=hours * 3600,
+            )
+        except TenantGone:
+            known = ", ".join(await store.tenants()) or "none yet"
+            raise TenantError(
+                f"there is no tenant {tenant!r}; known tenants: {known}; "
+                f"add it with `pleo-proxy tenants add {tenant}`"
+            ) from None
+        return url.reveal(), link.expires_at
+
+    url, expires_at = with_store(config_path, work)
+    expires = listing.instant(expires_at)
+    if as_json:
+        print_json({"tenant": tenant, "url": url, "expires_at": expires})
+        return
+    click.echo(url)
+    click.echo(
+        f"Works once, until {expires}. Whoever opens it connects {tenant}: send it with care.", err=True
+    )
+
+
+@click.group()
+def grants() -> None:
+    """Grants: what people at Pleo companies have consented to."""
+
+
+@grants.command(name="list")
+@json_option
+@config_option
+def list_(config_path: Path | None, *, as_json: bool) -> None:
+    """List the grant of every tenant."""
+    rows = with_store(config_path, _rows)
+    print_rows(rows, as_json=as_json, empty="No tenants yet. Add one: pleo-proxy tenants add NAME")
+
+
+@grants.command()
+@click.argument("tenant")
+@json_option
+@config_option
+def show(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
+    """Show TENANT's grant."""
+    row = next((row for row in with_store(config_path, _rows) if row["tenant"] == tenant), None)
+    if row is None:
+        raise TenantError(f"there is no tenant {tenant!r}; see `pleo-proxy tenants list`")
+    print_record(row, as_json=as_json)
+
+
+@grants.command()
+@click.argument("tenant")
+@config_option
+def revoke(tenant: str, config_path: Path | None) -> None:
+    """Erase TENANT's tokens here; connecting it again needs a new consent.
+
+    Pleo has no endpoint to revoke a single authorisation, so the tokens end there when they expire; a person
+    at the company can end them at once in Pleo's settings.
+    """
+
+    async def work(store: Store, _settings: Settings) -> None:
+        try:
+            grant = await store.edit_grant(tenant, lifecycle.revoked)
+        except TenantGone:
+            raise TenantError(f"there is no tenant {tenant!r}; see `pleo-proxy tenants list`") from None
+        if grant is None:
+            raise TenantError(f"tenant {tenant!r} was never connected, so there is nothing to revoke")
+
+    with_store(config_path, work)
+    click.echo(f"Erased the tokens of {tenant}. To connect it again: pleo-proxy connect {tenant}")
+
+
+async def _rows(store: Store, _settings: Settings) -> list[listing.Row]:
+    return listing.grants((await store.tenants()).values(), await store.grants())

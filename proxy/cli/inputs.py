@@ -1,0 +1,57 @@
+"""What commands are given: the ``--config`` and ``--json`` options, the settings, an open store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxy import config
+from proxy.config import Settings
+from proxy.store import Store, open_store
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(command: Command) -> Command:
+    """``--config FILE``, which every command that needs settings takes."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Configuration file. Default: $PLEO_PROXY_CONFIG, else /etc/pleo-proxy/config.toml, "
+        "else ./config.toml.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``, which every listing takes."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def load_settings(config_path: Path | None, *, check_references: bool = False) -> Settings:
+    """The settings in force.
+
+    :raises ConfigurationError: with all mistakes at once.
+    """
+    return config.load(config.find(config_path, os.environ), os.environ, check_references=check_references)
+
+
+def with_store(config_path: Path | None, work: Callable[[Store, Settings], Awaitable[T]]) -> T:
+    """Run ``work`` with the store of the settings, which works beside a running ``serve``."""
+
+    async def run() -> T:
+        settings = load_settings(config_path)
+        store = open_store(settings.store.sqlite_path)
+        try:
+            return await work(store, settings)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())

@@ -1,0 +1,315 @@
+"""``tenants add|set|list|show|remove|enable|disable|apply``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxy import listing
+from proxy.cli.inputs import config_option, json_option, with_store
+from proxy.cli.output import print_record, print_rows
+from proxy.config import Settings, TenantEntry, load_tenants_file
+from proxy.errors import TenantError
+from proxy.model import Grant, Preset, Secret, Tenant
+from proxy.store import Store
+from proxy.tenants import check_together, checked, hash_legacy_key
+
+Tenants = Mapping[str, Tenant]
+Command = TypeVar("Command", bound=Callable[..., Any])
+_CLEARABLE = {"company": None, "hosts": (), "networks": (), "legacy-keys": ()}
+
+
+@click.group()
+def tenants() -> None:
+    """Tenants: one for each Pleo company. A running proxy sees changes within a second."""
+
+
+def _tenant_options(command: Command) -> Command:
+    options: tuple[Callable[[Any], Any], ...] = (
+        click.option(
+            "--preset",
+            type=click.Choice([preset.value for preset in Preset]),
+            help="What callers may ask of Pleo.  [default for a new tenant: full]",
+        ),
+        click.option(
+            "--legacy-key",
+            "legacy_keys",
+            multiple=True,
+            metavar="KEY",
+            help="An old API key that callers send as HTTP Basic user; stored as a hash. "
+            "'-' reads it from standard input, which keeps it out of the shell's history. Repeatable.",
+        ),
+        click.option(
+            "--network",
+            "networks",
+            multiple=True,
+            metavar="CIDR",
+            help="A network from which all requests are this tenant's. Repeatable.",
+        ),
+        click.option(
+            "--host",
+            "hosts",
+            multiple=True,
+            metavar="NAME",
+            help="A host name under which callers reach this tenant. Repeatable.",
+        ),
+        click.option(
+            "--company",
+            metavar="UUID",
+            help="The company at Pleo; left out, the first consent settles it.",
+        ),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def _given(
+    company: str | None,
+    hosts: tuple[str, ...],
+    networks: tuple[str, ...],
+    legacy_keys: tuple[str, ...],
+    preset: str | None,
+) -> dict[str, Any]:
+    """The tenant's fields that were named on the command line."""
+    keys = tuple(_read_key(key) for key in legacy_keys)
+    fields: dict[str, Any] = {
+        "company": company,
+        "hosts": hosts,
+        "networks": networks,
+        "legacy_keys": tuple(hash_legacy_key(key) for key in keys),
+        "preset": None if preset is None else Preset(preset),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _read_key(given: str) -> Secret:
+    text = sys.stdin.readline().strip() if given == "-" else given
+    if not text:
+        raise TenantError("--legacy-key is empty; give the key as the old tool sends it")
+    return Secret(text)
+
+
+@tenants.command()
+@click.argument("name")
+@_tenant_options
+@config_option
+def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: ANN401 - from click
+    """Add the tenant NAME."""
+    given = _given(**options)
+
+    def edit(stored: Tenants) -> Tenants:
+        if name in stored:
+            raise TenantError(
+                f"tenant {name!r} exists already; change it with `pleo-proxy tenants set {name}`"
+            )
+        return _together({**stored, name: checked(Tenant(name, **given))})
+
+    with_store(config_path, lambda store, _: store.edit_tenants(edit))
+    click.echo(f"Added tenant {name}. Next: pleo-proxy connect {name}")
+
+
+@tenants.command(name="set")
+@click.argument("name")
+@_tenant_options
+@click.option(
+    "--clear", type=click.Choice(list(_CLEARABLE)), multiple=True, help="Empty a field. Repeatable."
+)
+@config_option
+def set_(
+    name: str,
+    config_path: Path | None,
+    clear: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - from click
+) -> None:
+    """Change the tenant NAME: each option that is given replaces what was there."""
+    given = {**{field.replace("-", "_"): _CLEARABLE[field] for field in clear}, **_given(**options)}
+    if not given:
+        raise click.UsageError("nothing to change; give at least one option")
+
+    async def work(store: Store, _settings: Settings) -> None:
+        grants = await store.grants()
+
+        def edit(stored: Tenants) -> Tenants:
+            changed = checked(replace(_known(stored, name), **given))
+            _check_company(changed, grants)
+            return _together({**stored, name: changed})
+
+        await store.edit_tenants(edit)
+
+    with_store(config_path, work)
+    click.echo(f"Changed tenant {name}.")
+
+
+@tenants.command(name="list")
+@json_option
+@config_option
+def list_(config_path: Path | None, *, as_json: bool) -> None:
+    """List all tenants."""
+
+    async def work(store: Store, _settings: Settings) -> list[listing.Row]:
+        return listing.tenants((await store.tenants()).values(), await store.grants())
+
+    rows = with_store(config_path, work)
+    print_rows(rows, as_json=as_json, empty="No tenants yet. Add one: pleo-proxy tenants add NAME")
+
+
+@tenants.command()
+@click.argument("name")
+@json_option
+@config_option
+def show(name: str, config_path: Path | None, *, as_json: bool) -> None:
+    """Show the tenant NAME."""
+
+    async def work(store: Store, _settings: Settings) -> listing.Row:
+        tenant = _known(await store.tenants(), name)
+        return listing.tenants([tenant], await store.grants())[0]
+
+    print_record(with_store(config_path, work), as_json=as_json)
+
+
+@tenants.command()
+@click.argument("name")
+@config_option
+def remove(name: str, config_path: Path | None) -> None:
+    """Remove the tenant NAME and erase its grant; connecting it again needs a new consent."""
+
+    def edit(stored: Tenants) -> Tenants:
+        gone = _known(stored, name)
+        return {other: tenant for other, tenant in stored.items() if tenant is not gone}
+
+    with_store(config_path, lambda store, _: store.edit_tenants(edit))
+    click.echo(f"Removed tenant {name} and erased its grant.")
+
+
+@tenants.command()
+@click.argument("name")
+@config_option
+def enable(name: str, config_path: Path | None) -> None:
+    """Let callers use the tenant NAME again."""
+    _switch(config_path, name, enabled=True)
+
+
+@tenants.command()
+@click.argument("name")
+@config_option
+def disable(name: str, config_path: Path | None) -> None:
+    """Refuse callers of the tenant NAME; its grant is kept."""
+    _switch(config_path, name, enabled=False)
+
+
+def _switch(config_path: Path | None, name: str, *, enabled: bool) -> None:
+    def edit(stored: Tenants) -> Tenants:
+        return {**stored, name: replace(_known(stored, name), enabled=enabled)}
+
+    with_store(config_path, lambda store, _: store.edit_tenants(edit))
+    click.echo(f"{'Enabled' if enabled else 'Disabled'} tenant {name}.")
+
+
+@tenants.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Print the difference and change nothing.")
+@config_option
+def apply(file: Path, config_path: Path | None, *, dry_run: bool) -> None:
+    """Make the tenants match the [[tenant]] tables of FILE, and print the difference.
+
+    Tenants that FILE does not name are removed. A company that a consent has settled stays where FILE names
+    none.
+    """
+    entries = load_tenants_file(file, os.environ)
+
+    async def work(store: Store, _settings: Settings) -> list[str]:
+        grants = await store.grants()
+
+        def edit(stored: Tenants) -> Tenants:
+            wanted = {entry.name: _from_entry(entry, stored.get(entry.name)) for entry in entries}
+            for tenant in wanted.values():
+                _check_company(tenant, grants)
+            return _together(wanted)
+
+        if dry_run:
+            before = await store.tenants()
+            return _difference(before, edit(before))
+        before = {}
+
+        def edit_and_remember(stored: Tenants) -> Tenants:
+            before.update(stored)
+            return edit(stored)
+
+        return _difference(before, await store.edit_tenants(edit_and_remember))
+
+    lines = with_store(config_path, work)
+    for line in lines:
+        click.echo(line)
+    if not lines:
+        click.echo("Nothing to change.")
+    elif dry_run:
+        click.echo("Nothing was changed (--dry-run).")
+
+
+def _from_entry(entry: TenantEntry, stored: Tenant | None) -> Tenant:
+    return checked(
+        Tenant(
+            entry.name,
+            company=entry.company or (stored.company if stored is not None else None),
+            enabled=entry.enabled,
+            preset=entry.preset,
+            hosts=entry.hosts,
+            networks=entry.networks,
+            legacy_keys=tuple(hash_legacy_key(key) for key in entry.legacy_keys),
+        )
+    )
+
+
+def _together(wanted: Tenants) -> Tenants:
+    check_together(wanted)
+    return wanted
+
+
+def _known(stored: Tenants, name: str) -> Tenant:
+    tenant = stored.get(name)
+    if tenant is None:
+        known = ", ".join(stored) or "none yet"
+        raise TenantError(f"there is no tenant {name!r}; known tenants: {known}")
+    return tenant
+
+
+def _check_company(tenant: Tenant, grants: Mapping[str, Grant]) -> None:
+    grant = grants.get(tenant.name)
+    if grant is not None and grant.access is not None and tenant.company not in (None, grant.company):
+        raise TenantError(
+            f"tenant {tenant.name!r} is connected to company {grant.company}, not {tenant.company}; "
+            f"run `pleo-proxy grants revoke {tenant.name}` first"
+        )
+
+
+def _difference(before: Tenants, after: Tenants) -> list[str]:
+    lines = [f"- {name}" for name in sorted(before.keys() - after.keys())]
+    for name, tenant in sorted(after.items()):
+        old = before.get(name)
+        if old is None:
+            lines.append(f"+ {name}: {', '.join(listing.routes(tenant))}; preset {tenant.preset.value}")
+        elif old != tenant:
+            lines += [f"~ {name}: {change}" for change in _changes(old, tenant)]
+    return lines
+
+
+def _changes(old: Tenant, new: Tenant) -> list[str]:
+    changes = []
+    for field in ("company", "enabled", "preset", "hosts", "networks"):
+        was, becomes = getattr(old, field), getattr(new, field)
+        if was != becomes:
+            changes.append(f"{field} {_shown(was)} -> {_shown(becomes)}")
+    if old.legacy_keys != new.legacy_keys:
+        changes.append(f"legacy_keys {len(old.legacy_keys)} -> {len(new.legacy_keys)}")
+    return changes
+
+
+def _shown(value: object) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

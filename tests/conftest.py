@@ -1,0 +1,29 @@
+"""Fixtures for tests that run the whole proxy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.sandbox import Sandbox
+from tests.harness import Proxy, running_proxy
+
+
+@pytest.fixture
+async def pleo() -> AsyncIterator[Sandbox]:
+    """A simulated Pleo on loopback."""
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def proxy(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
+    """A proxy before ``pleo`` with the tenants acme and globex, both connected."""
+    async with running_proxy(pleo, tmp_path) as running:
+        for name in ("acme", "globex"):
+            await running.add_tenant(name)
+            visit = await running.connect(name)
+            assert visit.status == 200, visit.text
+        yield running
