@@ -1,18 +1,56 @@
 """pleo-proxy: plain HTTP in, authorised Pleo requests out.
 
-Start at :mod:`proxy.exchange`, the main path. Imports point down this list only, and a test proves it:
+Start at :mod:`proxy.exchange`, the main path. Imports point down this list only, and within a layer to what
+stands before; ``tests/test_house_rules.py`` holds both and this map to the code.
 
-0. words: ``errors``, ``model``
-1. rules, without I/O or clock: ``target``, ``headers``, ``policy``, ``oauth``, ``lifecycle``, ``vault``,
-   ``problems``
-2. edges: ``config``, ``store``, ``provider``, ``upstream``, ``replay``
-3. policy in motion: ``tenants``, ``tokens``, ``authorize``
-4. ``exchange``
-5. ``listener``, ``admin``, ``telemetry``
+0. words
+
+   * ``errors``: every refusal and every operator's error, by whose fault it is
+   * ``model``: the nouns as frozen values, secrets that never show themselves, and facts
+
+1. rules, without I/O or clock
+
+   * ``target``: what a request asks for, as bytes that are judged and never rewritten
+   * ``headers``: what crosses the proxy, what does not, and where the credential goes in
+   * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
+   * ``policy``: what a tenant's callers may ask
+   * ``oauth``: OAuth messages as data
+   * ``lifecycle``: the life of a grant as pure decisions
+   * ``vault``: sealing
+   * ``problems``: a refusal as a problem document
+
+2. edges
+
+   * ``config``: settings, found, read and checked as a whole
+   * ``keyring``: the key file
+   * ``store``: what outlives the process, in SQLite
+   * ``provider``: Pleo's authorisation server
+   * ``upstream``: the pooled connections to Pleo's API
+   * ``replay``: a request body that can be sent twice
+   * ``response``: an answer whose bytes go to the caller as they are
+   * ``pairs``: a token pair sealed for the store, and opened again
+
+3. policy in motion
+
+   * ``tenants``: from a request to its tenant, and which tenants may be saved
+   * ``listing``: tenants and grants as people and programs get to see them
+   * ``refresher``: one refresh, from the write-ahead to the saved answer
+   * ``tokens``: the access token of each tenant, obtained and replaced
+   * ``authorize``: the consent flow
+
+4. ``exchange``: the main path
+
+5. doors and sinks
+
+   * ``listener``: the accepting side, for callers
+   * ``telemetry``: facts as log lines and metrics
+   * ``admin``: the operator's listener
+
 6. ``app``: builds everything in this order and owns its life
-7. ``cli``
 
-Apart stands ``sandbox``, a simulated Pleo: it imports nothing of the rest, and only the CLI and the tests
+7. ``cli``: parses, calls, prints; ``__main__`` is the same by another name
+
+Apart stands ``sandbox``, a simulated Pleo: it imports nothing of the rest, and only ``cli`` and the tests
 import it.
 """
 

@@ -10,10 +10,12 @@ import asyncio
 import errno
 import ssl
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from aiohttp import web
 
@@ -69,6 +71,7 @@ class App:
         self._listeners: list[asyncio.Server] = []
         self._store_down_since: float | None = None
         self._ready = False
+        self._admin_check: Callable[[Secret], bool] | None = None
         self.generated_admin_token: Secret | None = None
         """Set at the first start if the configuration has none; to be shown once."""
         self.proxy_addresses: tuple[str, ...] = ()
@@ -159,8 +162,14 @@ class App:
             self._clock,
             self._connected,
         )
-        await self._listen_to_operators(authorize, metrics, environ)
+        configured = settings.admin.token
+        if configured is not None:
+            self._admin_check = admin_token.checker(resolve(configured, environ, item="admin.token"))
+        await self._listen_to_operators(authorize, metrics)
         await self._listen_to_callers()
+        if configured is None:
+            # Last, since it is shown once: a start that fails must not use it up unseen.
+            self._admin_check, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
         self._ready = True
         self._emit(
             ProxyStarted(
@@ -172,19 +181,12 @@ class App:
             )
         )
 
-    async def _listen_to_operators(
-        self, authorize: Authorize, metrics: Metrics, environ: Mapping[str, str]
-    ) -> None:
-        configured = self._settings.admin.token
-        if configured is None:
-            check, self.generated_admin_token = admin_token.generated(self._settings.store.state_dir)
-        else:
-            check = admin_token.checker(resolve(configured, environ, item="admin.token"))
+    async def _listen_to_operators(self, authorize: Authorize, metrics: Metrics) -> None:
         services = Services(
             public_url=self._settings.listen.public_url,
             store=self.store,
             authorize=authorize,
-            is_admin_token=check,
+            is_admin_token=self._is_admin_token,
             render_metrics=metrics.render,
             not_ready=self._not_ready,
             emit=self._emit,
@@ -199,6 +201,9 @@ class App:
         except OSError as error:
             raise _cannot_listen("listen.admin", address, error) from None
         self.admin_address = _shown(runner.addresses[0])
+
+    def _is_admin_token(self, given: Secret) -> bool:
+        return self._admin_check is not None and self._admin_check(given)
 
     async def _listen_to_callers(self) -> None:
         limits = self._settings.limits
@@ -336,6 +341,7 @@ async def start(
 
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
+    asyncio.get_running_loop().set_exception_handler(_crash_reporter(emit))
     app = App(settings, emit, clock, stack)
     await app.build(environ, metrics)
     watching = asyncio.create_task(app.watch(), name="watch")
@@ -348,6 +354,19 @@ async def start(
 
     stack.push_async_callback(stop)
     return app
+
+
+def _crash_reporter(emit: Emit) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """What asyncio would print of a defect, as a fact: its own words quote exceptions and arguments."""
+
+    def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        task, error = context.get("task") or context.get("future"), context.get("exception")
+        frames = traceback.extract_tb(error.__traceback__) if isinstance(error, BaseException) else []
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "event loop"
+        name = task.get_name() if isinstance(task, asyncio.Task) else "event loop"
+        emit(TaskCrashed(name, type(error).__name__, where))
+
+    return report
 
 
 async def open_vault(settings: Settings, environ: Mapping[str, str], store: Store) -> Vault:
@@ -402,9 +421,9 @@ def _cannot_listen(item: str, address: Address, error: OSError) -> OperatorError
         case errno.EACCES:
             why = "no permission for this port; ports below 1024 need CAP_NET_BIND_SERVICE"
         case errno.EADDRNOTAVAIL:
-            why = "this machine has no such address"
+            why = "this machine has no such address; correct it"
         case _:
-            why = "cannot be listened on"
+            why = "cannot be listened on; correct it"
     return OperatorError(f"{item} {address}: {why}, or choose another address with {item} or {variable}")
 
 

@@ -108,16 +108,22 @@ class Authorize:
 
         :param browser: the cookie of an earlier flow in this browser, kept so that two flows can run side by
             side in it.
-        :raises ConsentRefused: the link is unknown, used or expired.
+        :raises ConsentRefused: the link is unknown, used or expired, or the store does not work.
         """
+        browser = browser or Secret(secrets.token_urlsafe(_TOKEN_BYTES))
+        try:
+            return Begun(await self._begin(link_token, browser), browser)
+        except TenantGone:
+            raise ConsentRefused(ConsentFault.LINK_UNKNOWN) from None
+        except StoreUnavailable:
+            raise ConsentRefused(ConsentFault.STORE_FAILED) from None
+
+    async def _begin(self, link_token: Secret, browser: Secret) -> str:
         now = self.clock()
-        link = await self.store.link(_hash("link", link_token.reveal()))
-        _check_link(link, now)
-        assert link is not None
+        link = _usable(await self.store.link(_hash("link", link_token.reveal())), now)
         tenant = (await self.store.tenants()).get(link.tenant)
         if tenant is None:
-            raise ConsentRefused(ConsentFault.LINK_UNKNOWN)
-        browser = browser or Secret(secrets.token_urlsafe(_TOKEN_BYTES))
+            raise TenantGone(link.tenant)
         state, verifier = Secret(secrets.token_urlsafe(_TOKEN_BYTES)), oauth.new_verifier()
         flow_id = _hash("state", state.reveal())
         await self.store.add_flow(
@@ -136,7 +142,7 @@ class Authorize:
         request = oauth.AuthorizationRequest(
             ours.endpoint, ours.client_id, ours.redirect_uri, ours.scopes, state, verifier, tenant.company
         )
-        return Begun(oauth.authorization_url(request), browser)
+        return oauth.authorization_url(request)
 
     async def finish(self, query: Mapping[str, str], browser: Secret | None) -> Connected:
         """Take up a browser that came back from Pleo.
@@ -149,8 +155,11 @@ class Authorize:
             flow = await self._take_flow(query, browser)
             return await self._connect(flow, query)
         except ConsentRefused as refused:
-            self.emit(ConsentFailed(flow.tenant if flow else None, refused.fault.slug))
-            raise
+            fault = refused.fault
+        except StoreUnavailable:
+            fault = ConsentFault.STORE_FAILED
+        self.emit(ConsentFailed(flow.tenant if flow else None, fault.slug))
+        raise ConsentRefused(fault)
 
     async def _take_flow(self, query: Mapping[str, str], browser: Secret | None) -> Flow:
         state = query.get("state")
@@ -171,7 +180,7 @@ class Authorize:
         if not query.get("code"):
             raise ConsentRefused(ConsentFault.PLEO_REFUSED)
         # Judged as of when it was opened: a link must not expire while its authoriser is at Pleo.
-        _check_link(await self.store.link(flow.link), flow.created_at)
+        _usable(await self.store.link(flow.link), flow.created_at)
         try:
             verifier = self.vault.open(flow.verifier, _verifier_place(flow.tenant, flow.id))
         except SealedValueError:
@@ -226,17 +235,16 @@ class Authorize:
             return await self.store.edit_tenant_and_grant(flow.tenant, settle)
         except TenantGone:
             raise ConsentRefused(ConsentFault.LINK_UNKNOWN) from None
-        except StoreUnavailable:
-            raise ConsentRefused(ConsentFault.STORE_FAILED) from None
 
 
-def _check_link(link: Link | None, now: float) -> None:
+def _usable(link: Link | None, now: float) -> Link:
     if link is None:
         raise ConsentRefused(ConsentFault.LINK_UNKNOWN)
     if link.used_at is not None:
         raise ConsentRefused(ConsentFault.LINK_USED)
     if now >= link.expires_at:
         raise ConsentRefused(ConsentFault.LINK_EXPIRED)
+    return link
 
 
 def _verifier_place(tenant: str, flow_id: str) -> Place:

@@ -241,8 +241,9 @@ class Exchange:
         if record.response is not None and record.response.prepared:
             return self._break_off(record, refusal.name)
         refusal.tenant = refusal.tenant or record.tenant
-        # A body that nobody read would be taken for the next request.
-        response = self._refusal(refusal, record, close=self.draining or not request.content.is_eof())
+        # What is malformed, or left unread, could be taken for another request than it was meant to be.
+        close = self.draining or isinstance(refusal, TargetRefused) or not request.content.is_eof()
+        response = self._refusal(refusal, record, close=close)
         try:
             await response.prepare(request)
         except ConnectionError:

@@ -6,8 +6,10 @@ last, so that nothing a caller sends can remove, replace or accompany it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 
 from proxy.errors import TargetRefused
 from proxy.model import Origin, Secret
@@ -119,7 +121,7 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
         if kind is _Kind.CONNECTION:
             named |= _connection_options(field[1])
         elif kind is _Kind.REFERENCE:
-            kept.append((field[0], _repoint(field[1], str(upstream).encode(), base_url.encode())))
+            kept.append((field[0], _repoint(field[1], upstream, base_url.encode())))
         elif kind is not _Kind.HOP_BY_HOP:
             kept.append(field)
     if named:
@@ -168,12 +170,26 @@ def _without(headers: Headers, named: set[bytes]) -> Headers:
     return [field for field in headers if field[0].lower() not in named]
 
 
-def _repoint(value: bytes, upstream: bytes, base_url: bytes) -> bytes:
-    """``value`` with each URL of the upstream's origin turned into one of the proxy."""
-    if upstream not in value:
-        return value
-    parts = value.split(upstream)
-    # "https://external.pleo.io.example" begins with the origin and is not of it.
-    return parts[0] + b"".join(
-        (base_url if not part or part[:1] in b'/?#>", ' else upstream) + part for part in parts[1:]
-    )
+_BEFORE_PATH = re.compile(rb"\A[^:]+://[^/]*")
+
+
+def _repoint(value: bytes, upstream: Origin, base_url: bytes) -> bytes:
+    """``value`` with each reference to the upstream turned into one to the proxy.
+
+    A path alone gets the tenant's prefix, without which it would lead past the tenant.
+    """
+    prefix = _BEFORE_PATH.sub(b"", base_url)
+    return _references(upstream).sub(lambda found: base_url if found[0] else prefix, value)
+
+
+@lru_cache(maxsize=4)
+def _references(upstream: Origin) -> re.Pattern[bytes]:
+    """Where a reference to ``upstream`` begins: its origin, or nothing before a path.
+
+    Looked for at the start of a value, after "<" (RFC 8288) and in quotes: a URL of the upstream inside the
+    query of another server's URL is that server's business. What follows the origin must end it, since
+    "https://external.pleo.io.example" begins with it and is not of it.
+    """
+    port = b"" if upstream.authority.endswith(f":{upstream.port}") else rb"(?::%d)?" % upstream.port
+    origin = rb"(?i:" + re.escape(str(upstream).encode()) + rb")" + port
+    return re.compile(rb'(?:\A|(?<=[<"]))' + origin + rb'(?=[/?#>"]|\Z)|(?:\A|(?<=<))(?=/(?!/))')

@@ -28,13 +28,20 @@ def read_or_generate(ref: SecretRef, environ: Mapping[str, str], *, store_is_sea
     """
     if not isinstance(ref, FileRef):
         return resolve(ref, environ, item="vault.keys")
-    if not ref.path.exists():
+    if not _exists(ref.path):
         if store_is_sealed:
             raise KeyRingError(
                 f"key file {ref.path} is missing, and the store was sealed with it; restore it from a backup"
             )
         generate(ref.path, FIRST_KEY_ID)
     return read(ref.path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a directory on the way that may not be searched, a name too long
+        raise KeyRingError(f"key file {path}: {error.strerror}; let the proxy's user reach it") from None
 
 
 def read(path: Path) -> Secret:
@@ -51,6 +58,11 @@ def read(path: Path) -> Secret:
                     f"key file {path} has mode {mode:04o}, so others can reach it; run `chmod 600 {path}`"
                 )
             return Secret(file.read().decode("utf-8"))
+    except FileNotFoundError:
+        raise KeyRingError(
+            f"key file {path} does not exist; restore it from a backup, or make one with "
+            "`pleo-proxy keys generate`"
+        ) from None
     except OSError as error:
         raise KeyRingError(f"key file {path}: {error.strerror}; let the proxy's user read it") from None
     except UnicodeDecodeError:

@@ -23,6 +23,9 @@ _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
 _SWEEP_S = 1.0
+_LINGER_S = 1.0
+"""How long the rest of a refused body is read and dropped: closing at once could destroy the answer (RFC 9112
+section 9.6), and nobody is owed more."""
 _TOO_MANY_FIELDS = "Too many headers received"
 
 
@@ -54,6 +57,7 @@ class Connection(RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=limits.idle_s,
+            lingering_time=_LINGER_S,
             logger=_silent,
             access_log=None,  # type: ignore[arg-type] # documented as "None turns it off"
             max_line_size=limits.line_bytes,

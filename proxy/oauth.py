@@ -147,14 +147,15 @@ def read_token_answer(
         return pair or TokenFailure(Outcome.UNKNOWN, "unusable_answer")
     if status == 429 or status >= 500:
         return TokenFailure(Outcome.UNAVAILABLE, f"http_{status}", _seconds(retry_after))
-    error = answer.get("error")
-    if error in _TERMINAL:
-        return TokenFailure(Outcome.REFUSED, str(error))
-    if error in _CLIENT_REJECTED:
-        return TokenFailure(Outcome.CLIENT_REJECTED, str(error))
-    if error in _TRANSIENT:
-        return TokenFailure(Outcome.UNAVAILABLE, str(error), _seconds(retry_after))
-    return TokenFailure(Outcome.UNKNOWN, f"http_{status}_without_known_error")
+    match answer.get("error"):
+        case str(error) if error in _TERMINAL:
+            return TokenFailure(Outcome.REFUSED, error)
+        case str(error) if error in _CLIENT_REJECTED:
+            return TokenFailure(Outcome.CLIENT_REJECTED, error)
+        case str(error) if error in _TRANSIENT:
+            return TokenFailure(Outcome.UNAVAILABLE, error, _seconds(retry_after))
+        case _:  # also an "error" that is an object, as many servers send it
+            return TokenFailure(Outcome.UNKNOWN, f"http_{status}_without_known_error")
 
 
 def read_granted_access(body: bytes) -> GrantedAccess | None:

@@ -1,6 +1,6 @@
 """What the callers of a tenant may ask of Pleo: presets and blocked endpoints. Pure.
 
-Judges the decoded path in the most generous reading that a server could give it (letter case, path
+Judges method and decoded path in the most generous reading that a server could give them (letter case, path
 parameters and trailing slashes aside), so that a spelling trick never passes what the plain spelling would
 not. Never judges bodies.
 """
@@ -67,11 +67,12 @@ def check(tenant: Tenant, method: str, decoded_path: str) -> None:
     :param decoded_path: the percent-decoded path that Pleo would get, without query.
     :raises PolicyRefused: the endpoint is blocked, or the tenant's preset does not allow it.
     """
-    path = _PARAMETERS.sub("", decoded_path).rstrip("/").lower() or "/"
+    path = _PARAMETERS.sub("", decoded_path).rstrip("/").casefold() or "/"
+    judged = method.upper()  # methods are case-sensitive (RFC 9110 section 9.1), and not every server knows
     for rule, why in BLOCKED:
-        if rule.matches(method, path):
+        if rule.matches(judged, path):
             raise PolicyRefused(f"{method} {decoded_path} is blocked: {why}", tenant=tenant.name)
-    if not any(rule.matches(method, path) for rule in PRESETS[tenant.preset]):
+    if not any(rule.matches(judged, path) for rule in PRESETS[tenant.preset]):
         raise PolicyRefused(
             f"{method} {decoded_path} is outside the preset {tenant.preset.value!r}", tenant=tenant.name
         )

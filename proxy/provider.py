@@ -58,7 +58,9 @@ class Provider:
             # A kept connection that the server has closed would make a refresh "sent, no answer": its
             # outcome unknown and the chain of refresh tokens in danger. A new connection each time cannot.
             connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context),
-            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s),
+            # "connect" covers all that comes before the first byte, a name that does not resolve in time too:
+            # nothing was sent then, and the outcome must say so.
+            timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "pleo-proxy", "Accept": "application/json"},
         )

@@ -139,7 +139,7 @@ class _Tee:
     def append(self, piece: bytes) -> bool:
         """Keep a piece; false if it cannot be kept: too much, or the disk failed."""
         size = self._size + len(piece)
-        if self._file is None and size <= self._memory_bytes:
+        if size <= self._memory_bytes:
             self._memory += piece
         elif size > self._disk_bytes:
             return False

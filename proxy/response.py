@@ -107,17 +107,21 @@ class CallerResponse(web.StreamResponse):
         status, reason, headers = self._line_and_fields
         http_1_1 = request.version >= (1, 1)
         self._bodiless = request.method == "HEAD" or status in (204, 304)
-        if not self._bodiless and self._whole_body is None and not values(headers, b"content-length"):
-            # No known end: chunks if the caller understands them, else the end of the connection.
-            self._chunks = http_1_1
-            self._close |= not http_1_1
+        framing = b""
+        if not self._bodiless and not values(headers, b"content-length"):
+            if self._whole_body is not None:
+                framing = b"Content-Length: %d\r\n" % len(self._whole_body)
+            elif http_1_1:
+                self._chunks = True
+                framing = b"Transfer-Encoding: chunked\r\n"
+            else:
+                self._close = True  # the end of the connection ends the body
         self._close |= not request.keep_alive
         line = b"HTTP/1.1 %d %b\r\n" % (status, _REASON_UNSAFE.sub(b"", reason) or _usual_reason(status))
         parts = [line]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
-        if self._chunks:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
+        parts.append(framing)
         if self._close:
             parts.append(b"Connection: close\r\n")
         elif not http_1_1:

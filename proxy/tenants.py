@@ -187,7 +187,7 @@ class Directory:
             ("path prefix", by_path),
             ("host", self._hosts.get(host)),
             ("X-Pleo-Tenant", self._by_header(fields)),
-            ("legacy key", self._by_legacy_key(fields)),
+            *(("legacy key", tenant) for tenant in self._by_legacy_keys(fields)),
             ("caller network", self._by_network(caller)),
         ]
         found = [(how, tenant) for how, tenant in claims if tenant is not None]
@@ -212,14 +212,13 @@ class Directory:
             raise TenantUnknown(f"the X-Pleo-Tenant header names {named[:63]!r}, which is no tenant here")
         return tenant
 
-    def _by_legacy_key(self, fields: Sequence[Field]) -> Tenant | None:
+    def _by_legacy_keys(self, fields: Sequence[Field]) -> list[Tenant]:
+        # All of them count: of two keys for two tenants, neither may be preferred.
         if not self._keys:
-            return None
-        for value in headers.values(fields, b"authorization"):
-            user = _basic_user(value)
-            if user is not None:
-                return self._keys.get(hash_legacy_key(user))
-        return None
+            return []
+        users = map(_basic_user, headers.values(fields, b"authorization"))
+        owners = (self._keys.get(hash_legacy_key(user)) for user in users if user is not None)
+        return [tenant for tenant in owners if tenant is not None]
 
     def _by_network(self, caller: str) -> Tenant | None:
         if not self._networks:

@@ -92,7 +92,7 @@ class Vault:
             shown = key_id if _KEY_ID.fullmatch(key_id) else "?"
             raise SealedValueError(f"sealed with key {shown!r}, which is not in the key ring")
         try:
-            raw = base64.urlsafe_b64decode(text.encode())
+            raw = _decode(text)
             opened = cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _associated(key_id, place))
         except (InvalidTag, ValueError, binascii.Error):
             raise SealedValueError(
@@ -162,6 +162,14 @@ def _decode_key(encoded: str, number: int) -> bytes:
 
 def _encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode()
+
+
+def _decode(text: str) -> bytes:
+    raw = base64.urlsafe_b64decode(text.encode())
+    # Lenient decoding passes over foreign characters and spare bits: one value would have many spellings.
+    if _encode(raw) != text:
+        raise binascii.Error("not in canonical form")
+    return raw
 
 
 def _associated(key_id: str, place: Place) -> bytes:

@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy
+
+# How long one example takes on a busy machine says nothing about the rule that it tries.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -132,20 +132,18 @@ class Proxy:
     async def get(self, path: str, **options: Any) -> Answer:
         return await self.call("GET", path, **options)
 
-    async def raw(self, data: bytes, *, end: bool = False) -> bytes:
+    async def raw(self, data: bytes) -> bytes:
         """Send bytes on a new connection and read until the proxy closes it."""
         reader, writer = await asyncio.open_connection(*self.address)
         try:
             writer.write(data)
-            if end:
-                writer.write_eof()
             async with asyncio.timeout(10):
                 return await reader.read()
         finally:
             writer.close()
 
 
-def settings_for(pleo: Sandbox, state_dir: Path, **sections: Mapping[str, Any]) -> Settings:
+def settings_for(pleo: Sandbox, state_dir: Path, /, **sections: Mapping[str, Any]) -> Settings:
     """Settings for a proxy before ``pleo``; each keyword lays a section's keys over the defaults here."""
     admin_port = free_port()
     data: dict[str, dict[str, Any]] = {
@@ -180,16 +178,13 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running_proxy(
-    pleo: Sandbox, state_dir: Path, **sections: Mapping[str, Any]
+    pleo: Sandbox, state_dir: Path, /, **sections: Mapping[str, Any]
 ) -> AsyncIterator[Proxy]:
     """A proxy before ``pleo`` on the sandbox's clock, drained and closed at the end."""
     settings = settings_for(pleo, state_dir, **sections)
     pleo.add_redirect_uri(settings.redirect_uri)
     log, metrics = io.BytesIO(), Metrics()
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
-        )
         proxy: Proxy | None = None
         early: list[Fact] = []
 
@@ -198,6 +193,10 @@ async def running_proxy(
 
         emit = fan_out(LogSink(log, log_format="json", level="debug"), metrics, seen)
         running = await app.start(settings, {}, emit=emit, metrics=metrics, stack=stack, clock=pleo.now)
+        # Closed first, so that the drain meets no idle connection.
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        )
         proxy = Proxy(running, pleo, settings, session, log, metrics, early)
         yield proxy
 

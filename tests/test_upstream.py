@@ -28,6 +28,7 @@ from proxy.upstream.connection import HIGH_WATER, ClosedEarly, Connection, Limit
 
 HOST: Headers = [(b"Host", b"api.example")]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 # --- the stage: an upstream whose part the test plays
@@ -41,7 +42,7 @@ def on_both_loops(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     )
     def test(*, loop_factory: Callable[[], asyncio.AbstractEventLoop], **arguments: object) -> None:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(asyncio.wait_for(play(**arguments), 30))
+            runner.run(asyncio.wait_for(play(**arguments), 10))
 
     extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(play).parameters.values()
@@ -132,8 +133,8 @@ class Stage:
         host: str = "",
         trust: ssl.SSLContext | None = None,
         connect_s: float = 5.0,
-        idle_s: float = 5.0,
-        total_s: float = 20.0,
+        idle_s: float = 30.0,
+        total_s: float = 60.0,
         head_bytes: int = 65536,
         pool_size: int = 512,
         keepalive_s: float = 55.0,
@@ -192,12 +193,13 @@ class Given:
     replayable: bool = True
     error: Exception | None = None
     hold: asyncio.Event | None = None
-    passes: int = 0
+    under_way: bool = False
     handed_out: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        self.passes += 1
+        assert not self.under_way, "a pass began before the one before had ended"
+        self.under_way = True
         try:
             for piece in self.pieces:
                 self.handed_out += len(piece)
@@ -207,6 +209,7 @@ class Given:
             if self.error is not None:
                 raise self.error
         finally:
+            self.under_way = False
             self.ended.set()
 
 
@@ -568,6 +571,28 @@ async def test_large_body_does_not_count_as_head() -> None:
     assert idle
 
 
+async def test_head_and_framing_count_apart() -> None:
+    """A head and a chunk extension that are together above the limit are each below it."""
+    connection, idle = connected(Wire())
+    future = connection.begin(b"GET", b"", None)
+    connection.data_received(CHUNKED_HEAD[:-2] + b"A: " + b"a" * 900 + b"\r\n\r\n")
+    connection.data_received(b"1;x=" + b"y" * 900)
+    connection.data_received(b"\r\nx\r\n0\r\n\r\n")
+    assert future.result().take_all() == b"x"
+    assert idle
+
+
+async def test_connection_reads_again_after_an_answer_that_was_not_read() -> None:
+    """An answer that is complete while its reader is slow leaves a connection that works."""
+    wire = Wire()
+    connection, idle = connected(wire)
+    connection.begin(b"GET", b"", None)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 800000\r\n\r\n" + b"x" * 700_000)
+    connection.data_received(b"x" * 100_000)
+    assert wire.calls == ["pause_reading", "resume_reading"]
+    assert idle
+
+
 @pytest.mark.parametrize(
     "wire",
     [b"1;x=" + b"y" * 2000, b"1\r\nx\r\n0\r\nA: " + b"y" * 2000],
@@ -585,7 +610,6 @@ async def test_endless_framing_is_cut_off(wire: bytes) -> None:
     assert not idle
 
 
-CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BROKEN = {
     "short-of-length": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", b"hel"),
     "no-last-chunk": (CHUNKED_HEAD + b"3\r\nhel\r\n", b"hel"),
@@ -723,7 +747,7 @@ async def test_connection_closed_while_idle_is_seen(method: bytes) -> None:
     [
         pytest.param(b"GET", None, id="get"),
         pytest.param(b"PUT", Given([b"abc"], 3, replayable=False), id="small-put"),
-        pytest.param(b"PUT", big(100_000), id="large-put"),
+        pytest.param(b"PUT", big(20_000_000), id="large-put"),
     ],
 )
 @on_both_loops
@@ -804,12 +828,46 @@ async def test_request_that_was_not_written_may_be_repeated(closing_before: bool
     if closing_before:
         wire.close()
     future = connection.begin(b"POST", b"head", Given([b"x"], None))
-    connection.connection_lost(None)
+    if not closing_before:
+        connection.connection_lost(None)
     with pytest.raises(ClosedEarly) as caught:
         await future
     await connection.upload_ended()
     assert not caught.value.written
     assert not wire.sent
+
+
+@on_both_loops
+async def test_connection_that_is_closing_is_not_taken() -> None:
+    """Between the decision to close and the end of the connection the pool does not hand it out."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        await warmed_up(stage, engine)
+        engine._idle[0].close()
+        sending = get(engine, b"POST")
+        peer = await stage.peer()
+        await peer.head()
+        peer.send(OK)
+        assert (await sending).take_all() == b"hi"
+        assert engine.stats["stale_retries_total"] == 0
+
+
+async def test_connection_that_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that ends before its request can begin is refused, and not counted as open."""
+    wire = Wire()
+    connection, _ = connected(wire)
+
+    async def lose(_: Upstream) -> Connection:
+        wire.close()
+        connection.connection_lost(None)
+        return connection
+
+    monkeypatch.setattr(Upstream, "_open_connection", lose)
+    async with Stage() as stage:
+        engine = stage.engine()
+        with pytest.raises(UpstreamUnreachable, match="closed the connection"):
+            await engine.send(b"GET", b"/", HOST, None)
+        assert engine.stats["connections_open"] == 0
 
 
 @pytest.mark.parametrize(
@@ -1164,6 +1222,7 @@ async def test_early_answer_that_is_complete_ends_the_upload() -> None:
         await peer.head()
         peer.send(OK)
         answer = await sending
+        assert engine.stats["connections_idle"] == 0
         assert answer.take_all() == b"hi"
         await body.ended.wait()
         assert len(await peer.rest()) <= 70_000

@@ -37,17 +37,23 @@ _templates = jinja2.Environment(
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+async def add_protection(_request: web.Request, response: web.StreamResponse) -> None:
+    """Protective headers on every answer, also on those that aiohttp gives without asking a handler."""
+    response.headers.update(_PROTECTION)
+
+
 @web.middleware
-async def protect(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Protective headers on every answer; a defect becomes a plain 500 and one log line."""
+async def answer_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A problem document for what no handler answered; a defect becomes a plain 500 and one log line."""
     try:
-        response = await handler(request)
+        return await handler(request)
     except web.HTTPException as http:
         response = problem(http.status, http.reason)
         if "Allow" in http.headers:
             response.headers["Allow"] = http.headers["Allow"]
+        return response
     except StoreUnavailable as unavailable:
-        response = problem(unavailable.status, unavailable.title)
+        return problem(unavailable.status, unavailable.title)
     except Exception as error:  # noqa: BLE001 - whatever it is, its text must not reach the page
         where = traceback.extract_tb(error.__traceback__)[-1]
         resource = request.match_info.route.resource
@@ -55,9 +61,7 @@ async def protect(request: web.Request, handler: Handler) -> web.StreamResponse:
         task = f"admin {request.method} {resource.canonical if resource is not None else '?'}"
         place = f"{Path(where.filename).name}:{where.lineno}"
         request.app[SERVICES].emit(TaskCrashed(task, type(error).__name__, place))
-        response = problem(500, "Internal error")
-    response.headers.update(_PROTECTION)
-    return response
+        return problem(500, "Internal error")
 
 
 def page(name: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - template values

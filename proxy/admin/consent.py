@@ -15,9 +15,12 @@ from proxy.admin.services import SERVICES, Services
 from proxy.errors import ConsentFault, ConsentRefused
 from proxy.model import Secret
 
+_BROWSER_COOKIE = "pleo_proxy_browser"
 _RESULT_COOKIE = "pleo_proxy_result"
+_BROWSER_LIFETIME_S = 3600
 _RESULT_LIFETIME_S = 600
-_RESULT = re.compile(r"(connected|[a-z-]+)\.([a-z0-9-]{0,63})")
+_BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
+_CONNECTED = re.compile(r"connected\.([a-z0-9][a-z0-9-]{0,62})")
 _FAULTS = {fault.slug: fault for fault in ConsentFault}
 
 
@@ -38,7 +41,7 @@ async def _connect(request: web.Request) -> web.Response:
     except ConsentRefused as refused:
         return _fault_page(refused.fault)
     response = web.Response(status=303, headers={"Location": begun.url})
-    _set_cookie(response, services, _browser_cookie(services), begun.browser.reveal(), max_age=3600)
+    _set_cookie(response, services, _BROWSER_COOKIE, begun.browser.reveal(), max_age=_BROWSER_LIFETIME_S)
     return response
 
 
@@ -47,7 +50,7 @@ async def _callback(request: web.Request) -> web.Response:
     try:
         connected = await services.authorize.finish(request.query, _browser(request))
     except ConsentRefused as refused:
-        result = f"{refused.fault.slug}."
+        result = refused.fault.slug
     else:
         result = f"connected.{connected.tenant}"
     response = web.Response(status=303, headers={"Location": f"{services.public_url}/oauth/result"})
@@ -56,12 +59,10 @@ async def _callback(request: web.Request) -> web.Response:
 
 
 async def _result(request: web.Request) -> web.Response:
-    match = _RESULT.fullmatch(request.cookies.get(_RESULT_COOKIE, ""))
-    if match is None:
-        return _fault_page(ConsentFault.STATE_UNKNOWN)
-    if match[1] == "connected":
-        return page("connected.html", tenant=match[2])
-    return _fault_page(_FAULTS.get(match[1], ConsentFault.STATE_UNKNOWN))
+    result = request.cookies.get(_cookie_name(request.app[SERVICES], _RESULT_COOKIE), "")
+    if connected := _CONNECTED.fullmatch(result):
+        return page("connected.html", tenant=connected[1])
+    return _fault_page(_FAULTS.get(result, ConsentFault.STATE_UNKNOWN))
 
 
 def _fault_page(fault: ConsentFault) -> web.Response:
@@ -69,13 +70,14 @@ def _fault_page(fault: ConsentFault) -> web.Response:
 
 
 def _browser(request: web.Request) -> Secret | None:
-    value = request.cookies.get(_browser_cookie(request.app[SERVICES]))
-    return Secret(value) if value else None
+    value = request.cookies.get(_cookie_name(request.app[SERVICES], _BROWSER_COOKIE), "")
+    # Only a value of our making is taken up: it is random, and safe to set again.
+    return Secret(value) if _BROWSER.fullmatch(value) else None
 
 
-def _browser_cookie(services: Services) -> str:
+def _cookie_name(services: Services, name: str) -> str:
     # "__Host-" makes browsers refuse the cookie from a sibling domain, and needs https.
-    return "__Host-pleo_proxy_browser" if _is_https(services) else "pleo_proxy_browser"
+    return f"__Host-{name}" if _is_https(services) else name
 
 
 def _is_https(services: Services) -> bool:
@@ -85,7 +87,7 @@ def _is_https(services: Services) -> bool:
 def _set_cookie(response: web.Response, services: Services, name: str, value: str, *, max_age: int) -> None:
     # Lax: the way back from Pleo is a top-level navigation from another site, which Strict would cut off.
     response.set_cookie(
-        name,
+        _cookie_name(services, name),
         value,
         max_age=max_age,
         path="/",

@@ -51,14 +51,25 @@ async def _connect(request: web.Request) -> web.Response:
     """Make a link for whoever has the admin token; it is asked for each time, so no session is needed."""
     services = request.app[SERVICES]
     tenant = request.match_info["tenant"]
-    form = await request.post()
-    token = form.get("token")
-    if not isinstance(token, str) or not services.is_admin_token(Secret(token.strip())):
+    token = await _form_token(request)
+    if token is None or not services.is_admin_token(token):
         fault = "That is not the admin token."
         return page("connect_tenant.html", status=403, tenant=tenant, link=None, fault=fault)
     try:
         url, expires_at = await services.make_link(tenant)
     except TenantGone:
-        raise web.HTTPNotFound from None
+        fault = "There is no tenant of this name."
+        return page("connect_tenant.html", status=404, tenant=tenant, link=None, fault=fault)
     expires = listing.instant(expires_at)
     return page("connect_tenant.html", tenant=tenant, link=url.reveal(), expires_at=expires, fault=None)
+
+
+async def _form_token(request: web.Request) -> Secret | None:
+    """The token of the page's form; ``None`` where there is none or the body is no such form."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        return None
+    try:
+        token = (await request.post()).get("token")
+    except (ValueError, LookupError, web.RequestPayloadError):  # bytes or a charset that make no text
+        return None
+    return Secret(token.strip()) if isinstance(token, str) else None

@@ -50,4 +50,5 @@ def _checker(digest: str) -> Callable[[Secret], bool]:
 
 
 def _digest(token: Secret) -> str:
-    return hashlib.sha256(token.reveal().encode()).hexdigest()
+    # "surrogatepass": a token in a header may hold any byte, and a wrong one is refused, never a defect.
+    return hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).hexdigest()

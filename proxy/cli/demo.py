@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime
+from enum import Enum
 from pathlib import Path
 
 import click
@@ -17,17 +20,28 @@ from proxy import app, config
 from proxy.authorize import create_link
 from proxy.cli.serve import stop_signal
 from proxy.config import Settings
-from proxy.errors import OperatorError
-from proxy.model import Tenant
+from proxy.errors import OperatorError, UsageError
+from proxy.model import Fact, Level, Tenant
 from proxy.sandbox import DEFAULT_CLIENT, OAuthClient, Sandbox, approve
 from proxy.telemetry import fan_out
-from proxy.telemetry.logs import LogSink
+from proxy.telemetry.logs import fields_of
 from proxy.telemetry.metrics import Metrics
 
 _TENANTS = ("acme", "globex")
 _ACCESS_LIFETIME_S = 60
 """Short, so that whoever watches sees refreshes."""
 _PORT = click.IntRange(1, 65535)
+_SCOPES = (
+    "accounts:read",
+    "companies:read",
+    "export-items:read",
+    "export-jobs:read",
+    "users:read",
+    "vendors:read",
+)
+_NOT_TOLD = {"request_id", "caller", "bytes_in", "bytes_out", "upstream_ms", "upstream_status"}
+"""Fields of facts that `serve` logs and that would only fill the lines here."""
+_COLOURS: dict[Level, str] = {"info": "green", "warning": "yellow", "error": "red"}
 
 
 @click.command()
@@ -35,6 +49,10 @@ _PORT = click.IntRange(1, 65535)
 @click.option("--admin-port", type=_PORT, default=8081, show_default=True, help="Port for operators.")
 def demo(port: int, admin_port: int) -> None:
     """Run the proxy with a simulated Pleo and two connected tenants, and print what to try."""
+    if port == admin_port:
+        raise UsageError(f"--port and --admin-port are both {port}; choose two ports")
+    for option, number in (("--port", port), ("--admin-port", admin_port)):
+        _require_free(option, number)
     with tempfile.TemporaryDirectory(prefix="pleo-proxy-demo-") as folder:
         uvloop.run(_demo(Path(folder), port, admin_port))
 
@@ -53,8 +71,9 @@ async def _demo(folder: Path, port: int, admin_port: int) -> None:
         settings = config.load(config_path, {}, check_references=True)
 
         metrics = Metrics()
-        emit = fan_out(LogSink(sys.stdout.buffer, log_format="console", level="info"), metrics)
-        running = await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack)
+        running = await app.start(
+            settings, os.environ, emit=fan_out(_tell, metrics), metrics=metrics, stack=stack
+        )
         await running.store.edit_tenants(lambda _: {name: Tenant(name) for name in _TENANTS})
         await running.reload()
         for name in _TENANTS:
@@ -63,6 +82,39 @@ async def _demo(folder: Path, port: int, admin_port: int) -> None:
         guide = _guide(settings, config_path, pleo.control_url, token.reveal() if token is not None else "")
         click.echo(guide)
         await stop.wait()
+
+
+def _require_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener itself does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise OperatorError(f"port {port}: {error.strerror}; choose another with {option}") from None
+
+
+def _tell(fact: Fact) -> None:
+    """A fact as a line that is short enough for whoever watches."""
+    if fact.level == "debug":
+        return
+    told = [
+        f"{name}={_short(value)}"
+        for name, value in fields_of(fact).items()
+        if name not in _NOT_TOLD and value not in (None, False, (), "")
+    ]
+    event = click.style(f"{fact.event:<21}", fg=_COLOURS[fact.level])
+    with suppress(OSError):  # a reader that went away must not cost a request
+        click.echo(f"{datetime.now().astimezone():%H:%M:%S}  {event}  {' '.join(told)}")
+
+
+def _short(value: object) -> str:
+    match value:
+        case tuple():
+            return ",".join(map(_short, value))
+        case Enum():
+            return str(value.value)
+        case _:
+            return str(value)
 
 
 def _registered(public_url: str) -> OAuthClient:
@@ -91,7 +143,7 @@ public_url = "http://127.0.0.1:{admin_port}"
 environment = "custom"
 client_id = "{DEFAULT_CLIENT.client_id}"
 client_secret = {{ file = "{secret}" }}
-scopes = [{", ".join(f'"{scope}"' for scope in DEFAULT_CLIENT.scopes)}]
+scopes = [{", ".join(f'"{scope}"' for scope in _SCOPES)}]
 api_url = "{pleo.api_url}"
 authorize_url = "{pleo.authorize_url}"
 token_url = "{pleo.token_url}"
@@ -115,6 +167,7 @@ async def _connect(running: app.App, settings: Settings, name: str) -> None:
 def _guide(settings: Settings, config_path: Path, control_url: str, admin_token: str) -> str:
     base = f"http://{settings.listen.proxy[0]}"
     connect = f"{_this_command()} connect globex --config {config_path}"
+    consent = f"curl -sL -b '' -o /dev/null -H 'X-Sandbox-Consent: approve' \"$({connect})\""
     return f"""
 pleo-proxy demo: a simulated Pleo, and the tenants acme and globex connected to it. In another terminal:
 
@@ -132,8 +185,7 @@ pleo-proxy demo: a simulated Pleo, and the tenants acme and globex connected to 
   #    It comes back when someone consents. In a browser, open the link that this prints and approve:
   {connect}
   #    Or let curl play the browser, and call again:
-  curl -sL -b '' -o /dev/null -H 'X-Sandbox-Consent: approve' "$({connect})"; \
-    curl {base}/globex/v2/employees
+  {consent}; curl {base}/globex/v2/employees
 
 Tokens live {_ACCESS_LIFETIME_S} s here, so that refreshes show in the log below. State goes with the demo.
 Operator's page: {settings.listen.public_url}/   admin token: {admin_token}

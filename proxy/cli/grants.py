@@ -9,7 +9,7 @@ import click
 
 from proxy import lifecycle, listing
 from proxy.authorize import LINK_LIFETIME_S, create_link
-from proxy.cli.inputs import config_option, json_option, with_store
+from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_json, print_record, print_rows
 from proxy.config import Settings
 from proxy.errors import TenantError
@@ -43,11 +43,7 @@ def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: boo
                 lifetime_s=hours * 3600,
             )
         except TenantGone:
-            known = ", ".join(await store.tenants()) or "none yet"
-            raise TenantError(
-                f"there is no tenant {tenant!r}; known tenants: {known}; "
-                f"add it with `pleo-proxy tenants add {tenant}`"
-            ) from None
+            raise unknown_tenant(tenant, await store.tenants()) from None
         return url.reveal(), link.expires_at
 
     url, expires_at = with_store(config_path, work)
@@ -81,10 +77,10 @@ def list_(config_path: Path | None, *, as_json: bool) -> None:
 @config_option
 def show(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
     """Show TENANT's grant."""
-    row = next((row for row in with_store(config_path, _rows) if row["tenant"] == tenant), None)
-    if row is None:
-        raise TenantError(f"there is no tenant {tenant!r}; see `pleo-proxy tenants list`")
-    print_record(row, as_json=as_json)
+    rows = {row["tenant"]: row for row in with_store(config_path, _rows)}
+    if tenant not in rows:
+        raise unknown_tenant(tenant, rows)
+    print_record(rows[tenant], as_json=as_json)
 
 
 @grants.command()
@@ -101,7 +97,7 @@ def revoke(tenant: str, config_path: Path | None) -> None:
         try:
             grant = await store.edit_grant(tenant, lifecycle.revoked)
         except TenantGone:
-            raise TenantError(f"there is no tenant {tenant!r}; see `pleo-proxy tenants list`") from None
+            raise unknown_tenant(tenant, await store.tenants()) from None
         if grant is None:
             raise TenantError(f"tenant {tenant!r} was never connected, so there is nothing to revoke")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import click
 
 from proxy import config
 from proxy.config import Settings
+from proxy.errors import TenantError
 from proxy.store import Store, open_store
 
 T = TypeVar("T")
@@ -41,6 +42,14 @@ def load_settings(config_path: Path | None, *, check_references: bool = False) -
     :raises ConfigurationError: with all mistakes at once.
     """
     return config.load(config.find(config_path, os.environ), os.environ, check_references=check_references)
+
+
+def unknown_tenant(name: str, known: Iterable[str]) -> TenantError:
+    """The error of a command for a tenant that does not exist."""
+    return TenantError(
+        f"there is no tenant {name!r}; known tenants: {', '.join(known) or 'none yet'}; "
+        "to add one: pleo-proxy tenants add NAME"
+    )
 
 
 def with_store(config_path: Path | None, work: Callable[[Store, Settings], Awaitable[T]]) -> T:

@@ -10,7 +10,7 @@ import click
 from proxy import keyring
 from proxy.cli.inputs import config_option, json_option, load_settings
 from proxy.cli.output import print_rows
-from proxy.config import FileRef
+from proxy.config import FileRef, resolve
 from proxy.errors import UsageError
 from proxy.vault import Vault
 
@@ -46,7 +46,10 @@ def generate(path: Path | None, key_id: str, config_path: Path | None) -> None:
 @config_option
 def list_(config_path: Path | None, *, as_json: bool) -> None:
     """List the ids of the key ring; keys themselves are never shown."""
-    settings = load_settings(config_path)
-    vault = Vault(keyring.read_or_generate(settings.vault.keys, os.environ, store_is_sealed=True))
+    ref = load_settings(config_path).vault.keys
+    if isinstance(ref, FileRef):
+        vault = Vault(keyring.read(ref.path))
+    else:
+        vault = Vault(resolve(ref, os.environ, item="vault.keys"))
     rows = [{"id": key_id, "seals": number == 0} for number, key_id in enumerate(vault.key_ids)]
     print_rows(rows, as_json=as_json, empty="")

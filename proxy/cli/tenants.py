@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from proxy import listing
-from proxy.cli.inputs import config_option, json_option, with_store
+from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_record, print_rows
 from proxy.config import Settings, TenantEntry, load_tenants_file
 from proxy.errors import TenantError
@@ -213,7 +213,7 @@ def _switch(config_path: Path | None, name: str, *, enabled: bool) -> None:
 
 
 @tenants.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Print the difference and change nothing.")
 @config_option
 def apply(file: Path, config_path: Path | None, *, dry_run: bool) -> None:
@@ -275,8 +275,7 @@ def _together(wanted: Tenants) -> Tenants:
 def _known(stored: Tenants, name: str) -> Tenant:
     tenant = stored.get(name)
     if tenant is None:
-        known = ", ".join(stored) or "none yet"
-        raise TenantError(f"there is no tenant {name!r}; known tenants: {known}")
+        raise unknown_tenant(name, stored)
     return tenant
 
 

@@ -21,9 +21,11 @@ class BrokenOff(Exception):  # noqa: N818 - an outcome of an exchange, named lik
 class Feed(Protocol):
     """The connection that an unfinished answer still depends on."""
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        """The reader has taken what there was, so more may come."""
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """End the exchange, and the connection with it."""
 
 
 class Answer:

@@ -153,6 +153,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_closing(self) -> bool:
+        """Nothing more can be sent."""
         return self._transport.is_closing()
 
     def expire(self, now: float) -> None:
