@@ -10,7 +10,6 @@ import asyncio
 import errno
 import ssl
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -41,6 +40,7 @@ from proxy.model import (
     TaskCrashed,
     Tenant,
     TenantsLoaded,
+    innermost_place,
 )
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
@@ -250,7 +250,7 @@ class App:
             except StoreUnavailable as error:
                 self._store_fails(error)
             except Exception as error:  # noqa: BLE001 - the watch must go on whatever one round of it met
-                self._emit(TaskCrashed("watch", type(error).__name__, "app.py"))
+                self._emit(TaskCrashed("watch", type(error).__name__, innermost_place(error)))
 
     async def reload(self) -> None:
         """Take up the tenants and grants that are stored now.
@@ -361,9 +361,8 @@ def _crash_reporter(emit: Emit) -> Callable[[asyncio.AbstractEventLoop, dict[str
 
     def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         task, error = context.get("task") or context.get("future"), context.get("exception")
-        frames = traceback.extract_tb(error.__traceback__) if isinstance(error, BaseException) else []
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "event loop"
         name = task.get_name() if isinstance(task, asyncio.Task) else "event loop"
+        where = innermost_place(error) if isinstance(error, BaseException) else "event loop"
         emit(TaskCrashed(name, type(error).__name__, where))
 
     return report

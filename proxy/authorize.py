@@ -226,9 +226,11 @@ class Authorize:
             )
 
         try:
+            tenant = (await self.store.tenants()).get(flow.tenant)
+            if tenant is None:
+                raise ConsentRefused(ConsentFault.LINK_UNKNOWN)
             # A wrong company leaves the link good for another try, so this comes before the link is used.
-            if (tenant := (await self.store.tenants()).get(flow.tenant)) is not None:
-                check_company(tenant)
+            check_company(tenant)
             # Of two browsers that opened one link, one gets past this line.
             if not await self.store.use_link(flow.link, flow.created_at):
                 raise ConsentRefused(ConsentFault.LINK_USED)

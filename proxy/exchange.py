@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
 from aiohttp import web
@@ -30,7 +28,7 @@ from proxy.errors import (
     TargetRefused,
 )
 from proxy.headers import Headers
-from proxy.model import Emit, Origin, RequestCrashed, RequestFinished
+from proxy.model import Emit, Origin, RequestCrashed, RequestFinished, innermost_place
 from proxy.replay import ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory, Resolved
@@ -38,7 +36,6 @@ from proxy.tokens import AccessToken, Tokens
 from proxy.upstream import Answer, BrokenOff, Upstream
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")
-_PACKAGE = str(Path(__file__).parent)
 CALLER_LEFT = 499
 """Status in the log for a caller that left before an answer began (nginx's convention)."""
 
@@ -121,7 +118,7 @@ class Exchange:
         except BrokenOff:
             return self._break_off(record, "upstream_broke_off")
         except Exception as error:  # noqa: BLE001 - a defect must cost one request, not the connection's task
-            self.emit(RequestCrashed(record.request_id, type(error).__name__, _where(error)))
+            self.emit(RequestCrashed(record.request_id, type(error).__name__, innermost_place(error)))
             return await self._refuse(request, InternalError(), record)
         finally:
             self.under_way -= 1
@@ -288,9 +285,3 @@ def _request_id(request: web.BaseRequest) -> str:
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
     return secrets.token_hex(16)
-
-
-def _where(error: BaseException) -> str:
-    """Innermost place in this package, as ``file:line``."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in frame.filename]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside the package"

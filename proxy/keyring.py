@@ -88,9 +88,9 @@ def generate(path: Path, key_id: str) -> None:
             os.fsync(directory)  # the name too must outlive a power cut
         finally:
             os.close(directory)
-    except FileExistsError:
-        raise KeyRingError(f"key file {path} exists already; nothing was changed") from None
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():  # and not: its directory is a file
+            raise KeyRingError(f"key file {path} exists already; nothing was changed") from None
         raise KeyRingError(
             f"key file {path}: {error.strerror}; choose a directory that can be written"
         ) from None

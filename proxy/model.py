@@ -7,9 +7,11 @@ Imports nothing of the project, does no I/O, reads no clock. Instants are second
 from __future__ import annotations
 
 import hmac
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import ClassVar, Literal, NewType, NoReturn
 
 Clock = Callable[[], float]
@@ -349,7 +351,7 @@ class SealedValueFailed(Fact):
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed(Fact):
-    """The store did not carry out an operation; ``error`` is the failure's type, not its text."""
+    """The store did not carry out an operation; ``error`` is the proxy's own word for the kind of failure."""
 
     event: ClassVar[str] = "store.failed"
     level: ClassVar[Level] = "error"
@@ -421,3 +423,12 @@ class ProxyStopped(Fact):
 
     event: ClassVar[str] = "proxy.stopped"
     requests_cut: int
+
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+def innermost_place(error: BaseException) -> str:
+    """``file:line`` in this package where an exception came from, for a log that must not show its text."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in frame.filename]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside the package"

@@ -106,7 +106,7 @@ class Refresher:
             try:
                 return await self._edit(tenant, edit)
             except StoreUnavailable as error:
-                self.emit(StoreFailed("save_grant", type(error).__name__))
+                self.emit(StoreFailed("save_grant", error.detail))
             await self.pause(_SAVE_RETRY_S)
 
     async def _edit(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:

@@ -31,6 +31,8 @@ from proxy.model import (
     SealedValueFailed,
     Secret,
     StoreFailed,
+    TaskCrashed,
+    innermost_place,
 )
 from proxy.oauth import TokenFailure
 from proxy.refresher import Refresher, Refreshing
@@ -278,8 +280,11 @@ class Tokens:
         try:
             done = await self.refresher.refresh(live.grant, live.refresh, reason)
         except StoreUnavailable as error:
-            self.emit(StoreFailed("begin_refresh", type(error).__name__))
+            self.emit(StoreFailed("begin_refresh", error.detail))
             self._back_off(live, StoreUnavailable)
+        except Exception as error:  # noqa: BLE001 - a defect must not leave waiters without an answer for good
+            self.emit(TaskCrashed("refresh", type(error).__name__, innermost_place(error)))
+            self._back_off(live, ProviderUnavailable)
         else:
             self._conclude(live, done, forced=reason == "rejected", duration_s=self.clock() - started)
         finally:

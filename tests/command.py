@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import aiohttp
+import pytest
 
 from proxy.cli import main
 from proxy.sandbox import DEFAULT_CLIENT, Sandbox, approve
@@ -61,15 +62,14 @@ def run(*arguments: str, stdin: str = "", environ: Mapping[str, str] | None = No
         redirect_stderr(err),
     ):
         try:
-            main()
-        except SystemExit as end:
-            assert isinstance(end.code, int)
-            code = end.code
+            with pytest.raises(SystemExit) as end:
+                main()
         finally:
             root.handlers[:] = handlers
     out.flush()
     assert isinstance(out.buffer, io.BytesIO)
-    return Ran(code, out.buffer.getvalue().decode(), err.getvalue())
+    assert isinstance(end.value.code, int)
+    return Ran(end.value.code, out.buffer.getvalue().decode(), err.getvalue())
 
 
 def clean_environ() -> dict[str, str]:
@@ -102,10 +102,10 @@ class Cli:
         return {row.get("name") or row["tenant"]: row for row in rows}
 
 
-def write_config(folder: Path, pleo: Sandbox | None = None, **sections: Mapping[str, Any]) -> Path:
+def write_config(folder: Path, sandbox: Sandbox | None = None, **sections: Mapping[str, Any]) -> Path:
     """A configuration file in ``folder``, with all state below it; keywords are laid over the defaults here.
 
-    Without ``pleo`` the three addresses of Pleo are such that nothing answers there.
+    Without ``sandbox`` the three addresses of Pleo are such that nothing answers there.
     """
     admin_port = free_port()
     data: dict[str, dict[str, Any]] = {
@@ -118,16 +118,16 @@ def write_config(folder: Path, pleo: Sandbox | None = None, **sections: Mapping[
             "environment": "custom",
             "client_id": DEFAULT_CLIENT.client_id,
             "client_secret": DEFAULT_CLIENT.client_secret,
-            "api_url": "http://127.0.0.1:9" if pleo is None else pleo.api_url,
-            "authorize_url": "http://127.0.0.1:9/authorize" if pleo is None else pleo.authorize_url,
-            "token_url": "http://127.0.0.1:9/token" if pleo is None else pleo.token_url,
+            "api_url": "http://127.0.0.1:9" if sandbox is None else sandbox.api_url,
+            "authorize_url": "http://127.0.0.1:9/authorize" if sandbox is None else sandbox.authorize_url,
+            "token_url": "http://127.0.0.1:9/token" if sandbox is None else sandbox.token_url,
         },
         "store": {"url": f"sqlite://{folder}/state/proxy.db", "state_dir": f"{folder}/state"},
     }
     for name, keys in sections.items():
         data[name] = {**data.get(name, {}), **keys}
-    if pleo is not None:
-        pleo.add_redirect_uri(f"{data['listen']['public_url']}/oauth/callback")
+    if sandbox is not None:
+        sandbox.add_redirect_uri(f"{data['listen']['public_url']}/oauth/callback")
     path = folder / "config.toml"
     path.write_text(
         "\n".join(
@@ -180,6 +180,10 @@ class Process:
         await until(lambda: self.lines(name) or self.has_ended, timeout_s)
         assert self.lines(name), f"no {name}; stdout: {self.out!r}; stderr: {self.err!r}"
         return self.lines(name)[0]
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
 
     @property
     def has_ended(self) -> bool:
@@ -254,7 +258,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(config: Path, run_name: str = "serve") -> AsyncIterator[Serving]:
-    """``serve`` with the configuration at ``config``, ready for callers; its output is kept by ``run_name``."""
+    """``serve`` with the configuration at ``config``, ready for callers; its output goes to ``run_name``."""
     async with (
         started("serve", "--config", str(config), folder=config.parent / run_name) as process,
         aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,

@@ -8,7 +8,7 @@ import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import TargetRefused, TargetTooLong
@@ -112,7 +112,7 @@ REFUSED = {
     "encoded-surrogate": b"/v1/%ED%A0%80",
     "absolute-with-dot-segment": b"http://example.com/../x",
     "absolute-with-fragment": b"http://example.com#x",
-    "absolute-with-space": b"http://example.com /x",
+    "absolute-with-space-in-path": b"http://example.com/ x",
 }
 
 
@@ -132,6 +132,7 @@ def test_refused_targets(raw: bytes) -> None:
         pytest.param(b"http://a.example?x=1", b"/?x=1", "a.example", id="query-without-path"),
         pytest.param(b"http://user@a.example/", b"/", "user@a.example", id="userinfo-is-kept-for-the-guard"),
         pytest.param(b"http:///v1", b"/v1", "", id="empty-authority-is-kept-for-the-guard"),
+        pytest.param(b"http://a b/v1", b"/v1", "a b", id="malformed-authority-is-kept-for-the-guard"),
     ],
 )
 def test_absolute_form(raw: bytes, sent: bytes, authority: str) -> None:
@@ -164,12 +165,10 @@ def test_time_does_not_explode_with_length(raw: bytes) -> None:
 
 
 # Pieces of which attacks are made, so that random sequences of them come close to the rules' edges.
-PIECES = st.sampled_from(
-    [b"/", b".", b"..", b";", b"a", b"v1", b"%2e", b"%2E", b"%2f", b"%25", b"%3b", b"%5c", b"%00", b"%c3%a9"]
-    + [b"%c2%80", b"%20", b"%41", b"%", b"\\", b":", b"?", b"=", b"~", b"x" * 9]
-)
-TARGETS = st.lists(PIECES, max_size=12).map(lambda pieces: b"/" + b"".join(pieces))
-SEGMENTS = st.text(min_size=1, max_size=8).map(lambda text: quote(text, safe=":;=@"))
+PIECES = rb"/ / . .. ; a v1 %2e %2E %2f %25 %3b %5c %00 %c3%a9 %c2%80 %20 %41 % \ : ? = ~ xxxxxxxxx".split()
+TARGETS = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: b"/" + b"".join(pieces))
+LETTERS = st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/\\")
+SEGMENTS = st.text(LETTERS, min_size=1, max_size=8).map(lambda text: quote(text, safe=":;=@"))
 WELL_MEANT = st.lists(SEGMENTS, max_size=5).map(lambda segments: ("/" + "/".join(segments)).encode())
 
 
@@ -177,8 +176,8 @@ WELL_MEANT = st.lists(SEGMENTS, max_size=5).map(lambda segments: ("/" + "/".join
 def test_what_was_checked_is_what_is_sent(raw: bytes) -> None:
     """Any accepted origin-form target is sent unchanged, and its decoded path is that of the bytes sent."""
     target = accepted(raw)
-    assume(target is not None)
-    assert target is not None
+    if target is None:
+        return
     if raw.startswith(b"/"):
         assert target.raw == raw
     assert target.decoded.encode() == unquote_to_bytes(target.path)
@@ -190,8 +189,8 @@ def test_an_accepted_path_has_one_meaning(raw: bytes) -> None:
     """The decoded path has no dot or empty segment, even less its parameters, no backslash, no control
     character and nothing left to decode."""
     target = accepted(raw)
-    assume(target is not None)
-    assert target is not None
+    if target is None:
+        return
     for decoded in (target.decoded, re.sub(";[^/]*", "", target.decoded)):
         segments = decoded.split("/")
         assert segments[0] == ""
@@ -203,12 +202,10 @@ def test_an_accepted_path_has_one_meaning(raw: bytes) -> None:
     assert target.decoded.count("/") == target.path.count(b"/")
 
 
-@given(st.sampled_from(sorted(REFUSED)), WELL_MEANT)
+@given(st.sampled_from(sorted(name for name, raw in REFUSED.items() if raw.startswith(b"/"))), WELL_MEANT)
 def test_a_refused_path_stays_refused_behind_another(name: str, before: bytes) -> None:
     """What is refused at the start of a path is refused further on as well."""
-    raw = REFUSED[name]
-    assume(raw.startswith(b"/"))
-    assert accepted(before.rstrip(b"/") + raw) is None
+    assert accepted(before.rstrip(b"/") + REFUSED[name]) is None
 
 
 @given(WELL_MEANT | TARGETS, st.none() | st.sampled_from([b"", b"a=1&a=2", b"x=/../", b"?"]))
@@ -216,9 +213,8 @@ def test_prefix_removal_keeps_the_remaining_bytes(rest: bytes, query: bytes | No
     """Less ``/acme``, the rest of the target is exactly what followed it."""
     tail = rest if query is None else rest + b"?" + query
     whole = accepted(b"/acme" + tail)
-    assume(whole is not None)
-    assume(not rest.startswith(b"/?"))
-    assert whole is not None
+    if whole is None:
+        return
     assert whole.first_segment == "acme"
     less = whole.without_first_segment()
     assert less.raw == tail

@@ -843,8 +843,8 @@ async def test_connection_that_is_closing_is_not_taken() -> None:
     async with Stage() as stage:
         engine = stage.engine()
         await warmed_up(stage, engine)
-        engine._idle[0].close()
         sending = get(engine, b"POST")
+        engine._idle[0].close()
         peer = await stage.peer()
         await peer.head()
         peer.send(OK)

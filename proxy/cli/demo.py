@@ -39,7 +39,7 @@ _SCOPES = (
     "users:read",
     "vendors:read",
 )
-_NOT_TOLD = {"request_id", "caller", "bytes_in", "bytes_out", "upstream_ms", "upstream_status"}
+_NOT_TOLD = {"request_id", "caller", "bytes_in", "bytes_out", "scopes", "upstream_ms", "upstream_status"}
 """Fields of facts that `serve` logs and that would only fill the lines here."""
 _COLOURS: dict[Level, str] = {"info": "green", "warning": "yellow", "error": "red"}
 

@@ -20,7 +20,10 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - anything that is JSON
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
-    """A listing: JSON for programs, a table for people; ``empty`` says what to do when there is nothing."""
+    """A listing: JSON for programs, a table for people, or a block for each row on a narrow terminal.
+
+    :param empty: what to do when there is nothing.
+    """
     if as_json:
         print_json(list(rows))
         return
@@ -34,7 +37,14 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> 
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
-    console.print(table)
+    unbounded = console.options.update(max_width=10_000)
+    if console.measure(table, options=unbounded).maximum <= console.width:
+        console.print(table)
+        return
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        print_record(row, as_json=False)
 
 
 def print_record(record: dict[str, Any], *, as_json: bool) -> None:

@@ -16,10 +16,7 @@ _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 
 
 class Metrics:
-    """Counts facts and renders them for a scrape.
-
-    :param gauges: read at each scrape: grants by state, requests and refreshes under way.
-    """
+    """Counts facts and renders them for a scrape."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -193,8 +193,7 @@ class Upstream:
         return Connection(str(self._origin), self._limits, on_idle=self._became_idle, on_lost=self._was_lost)
 
     async def _connect(self) -> Connection:
-        if self._closed:
-            raise UpstreamUnreachable("the proxy is shutting down")
+        self._check_not_closed()
         try:
             async with asyncio.timeout(self._connect_s):
                 connection = await self._open_connection()
@@ -204,12 +203,18 @@ class Upstream:
         self._connects += 1
         if not connection.is_lost:
             self._open.add(connection)
-        if self._closed:  # while it was opened
+        try:
+            self._check_not_closed()  # again, since it took a while
+        except UpstreamUnreachable:
             connection.abort()
-            raise UpstreamUnreachable("the proxy is shutting down")
+            raise
         if self._sweep is None:
             self._schedule_sweep()
         return connection
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise UpstreamUnreachable("the proxy is shutting down")
 
     async def _open_connection(self) -> Connection:
         loop = asyncio.get_running_loop()

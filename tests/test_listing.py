@@ -1,0 +1,121 @@
+"""Listings as plain data: the documented keys, no token in any of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from proxy import listing
+from proxy.model import Grant, GrantState, Outcome, Preset, Sealed, Tenant
+
+ACME = Tenant(
+    "acme",
+    company="c-1",
+    preset=Preset.EXPORTS,
+    hosts=("acme.example",),
+    networks=("10.0.0.0/8",),
+    legacy_keys=("0123456789abcdef" * 4,),
+)
+GLOBEX = Tenant("globex", enabled=False)
+GRANT = Grant(
+    "acme",
+    GrantState.REFRESHING,
+    3,
+    company="c-2",
+    scopes=("x", "y"),
+    access=Sealed("v1.k1.planted-a"),
+    refresh=Sealed("v1.k1.planted-r"),
+    issued_at=0.0,
+    access_expires_at=1_000_000_000.9,
+    refresh_expires_at=1_800_000_000.0,
+    last_refreshed_at=0.0,
+    last_outcome=Outcome.UNAVAILABLE,
+)
+
+
+def test_tenants_as_listed() -> None:
+    """Name, company, whether enabled, state of the grant, routes and preset, in the order given."""
+    assert listing.tenants([GLOBEX, ACME], {"acme": GRANT}) == [
+        {
+            "name": "globex",
+            "company": None,
+            "enabled": False,
+            "state": "none",
+            "routes": ["path: /globex", "header: X-Pleo-Tenant: globex"],
+            "preset": "full",
+        },
+        {
+            "name": "acme",
+            "company": "c-1",
+            "enabled": True,
+            "state": "refreshing",
+            "routes": [
+                "path: /acme",
+                "header: X-Pleo-Tenant: acme",
+                "host: acme.example",
+                "network: 10.0.0.0/8",
+                "legacy-key: sha256 0123456789ab",
+            ],
+            "preset": "exports",
+        },
+    ]
+
+
+def test_grants_as_listed() -> None:
+    """One row for each tenant, instants in ISO 8601 and UTC, the grant's own company."""
+    assert listing.grants([ACME, GLOBEX], {"acme": GRANT, "gone": GRANT}) == [
+        {
+            "tenant": "acme",
+            "state": "refreshing",
+            "generation": 3,
+            "company": "c-2",
+            "scopes": ["x", "y"],
+            "access_expires_at": "2001-09-09T01:46:40+00:00",
+            "refresh_expires_at": "2027-01-15T08:00:00+00:00",
+            "last_refreshed_at": "1970-01-01T00:00:00+00:00",
+            "last_outcome": "unavailable",
+        },
+        {
+            "tenant": "globex",
+            "state": "none",
+            "generation": 0,
+            "company": None,
+            "scopes": [],
+            "access_expires_at": None,
+            "refresh_expires_at": None,
+            "last_refreshed_at": None,
+            "last_outcome": None,
+        },
+    ]
+
+
+def test_a_tenant_without_grant_lists_its_own_company() -> None:
+    """Before a consent the company is the one that the operator gave."""
+    assert listing.grants([ACME], {})[0]["company"] == "c-1"
+
+
+def test_a_grant_without_times_or_outcome_is_listed() -> None:
+    """What is not known is null."""
+    row = listing.grants([ACME], {"acme": Grant("acme", GrantState.REVOKED, 4)})[0]
+    assert [key for key, value in row.items() if value is None] == [
+        "company",
+        "access_expires_at",
+        "refresh_expires_at",
+        "last_refreshed_at",
+        "last_outcome",
+    ]
+
+
+def test_no_listing_holds_a_token_or_a_key() -> None:
+    """Rows are plain JSON without tokens, sealed or not, and without a whole key's hash."""
+    text = json.dumps([listing.tenants([ACME], {"acme": GRANT}), listing.grants([ACME], {"acme": GRANT})])
+    assert "planted" not in text
+    assert ACME.legacy_keys[0] not in text
+
+
+@pytest.mark.parametrize("state", GrantState)
+def test_the_state_is_the_grants(state: GrantState) -> None:
+    """A grant's state is shown as it is stored; only a missing grant is "none"."""
+    assert listing.state(Grant("acme", state, 1)) is state
+    assert listing.state(None) is GrantState.NONE

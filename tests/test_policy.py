@@ -1,0 +1,181 @@
+"""What a tenant's callers may ask: presets, blocked endpoints, and that no spelling gets round them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy import policy
+from proxy.errors import PolicyRefused, TargetRefused
+from proxy.model import Preset, Tenant
+from proxy.target import parse
+
+ALL = tuple(Preset)
+ACCOUNTING = (Preset.ACCOUNTING, Preset.FULL)
+READERS = (Preset.READ_ONLY, Preset.ACCOUNTING, Preset.FULL)
+EXPORTERS = (Preset.EXPORTS, Preset.ACCOUNTING, Preset.FULL)
+FULL = (Preset.FULL,)
+NOBODY: tuple[Preset, ...] = ()
+
+
+def allows(preset: Preset, method: str, path: str) -> bool:
+    """Whether callers of a tenant with ``preset`` may send this."""
+    try:
+        policy.check(Tenant("acme", preset=preset), method, path)
+    except PolicyRefused:
+        return False
+    return True
+
+
+ENDPOINTS = {
+    "introspect": ("GET", "/v1/introspect", ALL),
+    "companies": ("GET", "/v1/companies", ALL),
+    "company-by-id": ("HEAD", "/v1/companies/3f2c", ALL),
+    "employees": ("GET", "/v2/employees", ALL),
+    "companies-of-another-name": ("GET", "/v1/companies-house", READERS),
+    "accounting-entry": ("GET", "/v1/accounting-entries/1", READERS),
+    "receipts": ("GET", "/v1/accounting-entries/1/receipts", READERS),
+    "beta-version": ("GET", "/v1-beta/anything", READERS),
+    "version-alone": ("GET", "/v1", READERS),
+    "search": ("POST", "/v1/accounting-entries:search", READERS),
+    "vendor-search": ("POST", "/v1/vendors:search", READERS),
+    "search-within-a-vendor": ("POST", "/v1/vendors/1:search", ACCOUNTING),
+    "search-by-get": ("GET", "/v1/vendors:search", READERS),
+    "search-by-put": ("PUT", "/v1/x:search", FULL),
+    "search-like-action": ("POST", "/v1/x:searchAndDestroy", FULL),
+    "export-jobs": ("GET", "/v3/export-jobs", ALL),
+    "export-job-items": ("PUT", "/v3/export-jobs/1/items", EXPORTERS),
+    "new-export-job": ("POST", "/v3/export-jobs", EXPORTERS),
+    "export-items": ("GET", "/v3/export-items", ALL),
+    "export-job-events": ("POST", "/v3/export-job-events", EXPORTERS),
+    "delete-export-job": ("DELETE", "/v3/export-jobs/1", FULL),
+    "export-of-another-name": ("POST", "/v3/export-jobsx", FULL),
+    "new-vendor": ("POST", "/v1/vendors", ACCOUNTING),
+    "change-vendor": ("PUT", "/v1/vendors/1", ACCOUNTING),
+    "archive-vendor": ("POST", "/v1/vendors/1:archive", ACCOUNTING),
+    "delete-tag": ("DELETE", "/v0/tags/1", ACCOUNTING),
+    "aggregated-tags": ("POST", "/v0/aggregations/tags", ACCOUNTING),
+    "chart-of-accounts-batch": ("POST", "/v1/chart-of-accounts/batch", ACCOUNTING),
+    "vendors-of-another-name": ("POST", "/v1/vendorsx", FULL),
+    "patch-vendor": ("PATCH", "/v1/vendors/1", FULL),
+    "new-employee": ("POST", "/v2/employees", FULL),
+    "installation": ("GET", "/v1/installations/me", READERS),
+    "activate-installation": ("POST", "/v1/installations/me:activate", FULL),
+    "delete-another-installation": ("DELETE", "/v1/installations/you", FULL),
+    "subscriptions": ("GET", "/v1/subscriptions", READERS),
+    "subscription": ("GET", "/v1/subscriptions/1", READERS),
+    "legacy-path": ("GET", "/expenses", FULL),
+    "root": ("GET", "/", FULL),
+    "options": ("OPTIONS", "/v1/companies", FULL),
+    "delete-installation": ("DELETE", "/v1/installations/me", NOBODY),
+    "delete-installation-of-another-version": ("DELETE", "/v2-beta1/installations/me", NOBODY),
+    "read-subscription-secret": ("GET", "/v1/subscriptions/1/secret", NOBODY),
+    "new-subscription-secret": ("POST", "/v1/subscriptions/1/secret", NOBODY),
+    "subscription-secret-by-options": ("OPTIONS", "/v1/subscriptions/1/secret", NOBODY),
+}
+
+
+@pytest.mark.parametrize("preset", Preset)
+@pytest.mark.parametrize(("method", "path", "allowed"), ENDPOINTS.values(), ids=ENDPOINTS)
+def test_endpoints_by_preset(preset: Preset, method: str, path: str, allowed: tuple[Preset, ...]) -> None:
+    """Each preset lets through the endpoints of its purpose and no others; the blocked ones, none does."""
+    assert allows(preset, method, path) is (preset in allowed)
+
+
+SPELLINGS = {
+    "letter-case": ("DELETE", "/V1/Installations/ME"),
+    "method-lower-case": ("delete", "/v1/installations/me"),
+    "method-mixed-case": ("Delete", "/v1/installations/me"),
+    "trailing-slash": ("DELETE", "/v1/installations/me/"),
+    "trailing-slashes": ("DELETE", "/v1/installations/me//"),
+    "parameter-at-end": ("DELETE", "/v1/installations/me;x=y"),
+    "empty-parameter": ("DELETE", "/v1/installations/me;"),
+    "parameter-in-the-middle": ("DELETE", "/v1/installations;a;b=c/me"),
+    "parameter-on-version": ("DELETE", "/v1;x/installations/me"),
+    "parameter-and-slash": ("DELETE", "/v1/installations/me;x/"),
+    "slash-and-parameter": ("DELETE", "/v1/installations/me/;x"),
+    "long-s": ("DELETE", "/v1/in\u017ftallations/me"),
+    "another-version": ("DELETE", "/v99-rc1/installations/me"),
+    "secret-letter-case": ("GET", "/v1/subscriptions/A/SECRET"),
+    "secret-parameter": ("GET", "/v1/subscriptions;x/a;y/secret;z/"),
+    "secret-with-long-s": ("GET", "/v1/\u017fub\u017fcriptions/a/\u017fecret"),
+}
+
+
+@pytest.mark.parametrize(("method", "path"), SPELLINGS.values(), ids=SPELLINGS)
+def test_blocked_endpoints_in_other_spellings(method: str, path: str) -> None:
+    """A blocked endpoint is blocked in every spelling that some server would take for it."""
+    with pytest.raises(PolicyRefused, match="is blocked"):
+        policy.check(Tenant("acme"), method, path)
+
+
+# What each preset refuses, plainly spelt.
+PLAIN = [
+    (preset, method, path)
+    for method, path, allowed in ENDPOINTS.values()
+    for preset in Preset
+    if preset not in allowed
+]
+
+
+@st.composite
+def tricky(draw: st.DrawFn, text: str) -> str:
+    """``text`` in other letter case, partly percent-encoded."""
+    spelt = []
+    for char in text:
+        other = draw(st.sampled_from([char, char.upper(), char.lower(), char.title()]))
+        encoded = "".join(f"%{byte:02X}" for byte in other.encode())
+        spelt.append(draw(st.sampled_from([other, other, other, encoded, encoded.lower()])))
+    return "".join(spelt)
+
+
+PARAMETERS = st.sampled_from(["", "", "", ";", ";x", ";x=y", ";a;b", "%3Bx", ";..", ";%2e"])
+# Mostly one that target.parse lets through, so that the policy has something to decide.
+SLASHES = st.sampled_from(["/"] * 30 + ["//", "/;/", "/;x/", "/./", "/%2e/", "/a/../", "%2F", "/..;/x/"])
+
+
+@st.composite
+def disguised(draw: st.DrawFn, path: str) -> bytes:
+    """A request target that some server on the way could take for ``path``."""
+    segments = path[1:].split("/")
+    spelt = [draw(SLASHES) + draw(tricky(segment)) + draw(PARAMETERS) for segment in segments]
+    return ("".join(spelt) + draw(st.sampled_from(["", "/", "//", "?", "?x=y", "/;x"]))).encode()
+
+
+@given(st.data(), st.sampled_from(PLAIN))
+def test_no_disguise_passes_what_the_plain_spelling_would_not(
+    data: st.DataObject, plain: tuple[Preset, str, str]
+) -> None:
+    """Whatever a preset refuses in plain spelling, it or the target's own rules refuse in disguise."""
+    preset, method, path = plain
+    raw = data.draw(disguised(path))
+    method = data.draw(st.sampled_from([method, method.lower(), method.title()]))
+    try:
+        decoded = parse(raw, max_bytes=9999).decoded
+    except TargetRefused:
+        return
+    assert not allows(preset, method, decoded)
+
+
+@given(st.sampled_from(Preset), st.sampled_from(["DELETE", "delete"]), st.text())
+@example(Preset.FULL, "DELETE", "")
+def test_the_decision_is_always_one_of_two(preset: Preset, method: str, path: str) -> None:
+    """Any text as a path is allowed or refused; nothing else is raised."""
+    allows(preset, method, "/" + path)
+
+
+def test_the_refusal_names_what_was_asked_and_why() -> None:
+    """The detail names method and path as they came, and the rule; the tenant goes with it."""
+    with pytest.raises(PolicyRefused) as caught:
+        policy.check(Tenant("acme", preset=Preset.READ_ONLY), "POST", "/v1/Vendors;x")
+    assert caught.value.detail == "POST /v1/Vendors;x is outside the preset 'read-only'"
+    assert caught.value.tenant == "acme"
+    with pytest.raises(PolicyRefused, match="revoke every token") as caught:
+        policy.check(Tenant("acme"), "DELETE", "/v1/installations/me")
+    assert caught.value.tenant == "acme"
+
+
+def test_every_preset_has_rules() -> None:
+    """A preset that can be chosen has rules."""
+    assert policy.PRESETS.keys() == set(Preset)

@@ -1,0 +1,146 @@
+"""Facts become log lines and metrics; a sink that fails costs nobody a request."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import datetime
+from typing import Literal
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.model import (
+    GrantNeedsReauth,
+    LinkOpened,
+    Outcome,
+    Refreshed,
+    RefreshFailed,
+    RequestFinished,
+)
+from proxy.telemetry import fan_out
+from proxy.telemetry.logs import LogSink
+from proxy.telemetry.metrics import Metrics
+
+FINISHED = RequestFinished(
+    request_id="r-1",
+    tenant="acme",
+    method="GET",
+    path="/acme/v2/employees",
+    status=200,
+    outcome="answered",
+    upstream_status=200,
+    duration_ms=12.5,
+    upstream_ms=10.0,
+    retried=True,
+    generation=3,
+    bytes_in=0,
+    bytes_out=17,
+    caller="10.0.0.1",
+)
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """All samples of a scrape by their name with labels."""
+    found = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+def test_a_fact_is_one_json_object_on_one_line() -> None:
+    """The line begins with timestamp, level and event, and holds the fact's fields by name."""
+    stream = io.BytesIO()
+    LogSink(stream, log_format="json", level="info")(FINISHED)
+    (text,) = stream.getvalue().splitlines()
+    line = json.loads(text)
+    assert list(line)[:3] == ["timestamp", "level", "event"]
+    assert datetime.fromisoformat(line["timestamp"]).utcoffset() is not None
+    assert (line["level"], line["event"]) == ("info", "request.finished")
+    assert {key: line[key] for key in FINISHED.__slots__} == {
+        key: getattr(FINISHED, key) for key in FINISHED.__slots__
+    }
+
+
+def test_a_fact_is_readable_on_a_console() -> None:
+    """The console format shows level, event and fields on one line, without colours in a file."""
+    stream = io.BytesIO()
+    LogSink(stream, log_format="console", level="info")(GrantNeedsReauth("acme", 3, "invalid_grant"))
+    (line,) = stream.getvalue().decode().splitlines()
+    assert "grant.needs_reauth" in line
+    assert "error" in line
+    assert "tenant=acme" in line
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(("level", "lines"), [("info", 2), ("warning", 1), ("error", 1)])
+def test_less_important_lines_are_left_out(level: Literal["info", "warning", "error"], lines: int) -> None:
+    """log.level leaves out what is less important than it says."""
+    stream = io.BytesIO()
+    sink = LogSink(stream, log_format="json", level=level)
+    sink(LinkOpened("acme"))
+    sink(GrantNeedsReauth("acme", 3, "invalid_grant"))
+    assert len(stream.getvalue().splitlines()) == lines
+
+
+def test_a_log_that_cannot_be_written_costs_no_request() -> None:
+    """A closed or full log is counted and never raised."""
+
+    class Full(io.BytesIO):
+        def write(self, _data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    full = LogSink(Full(), log_format="json", level="info")
+    closed_stream = io.BytesIO()
+    closed = LogSink(closed_stream, log_format="json", level="info")
+    closed_stream.close()
+    emit = fan_out(full, closed)
+    emit(FINISHED)
+    emit(FINISHED)
+    assert (full.lost, closed.lost) == (2, 2)
+
+
+def test_requests_are_counted_by_tenant_and_outcome() -> None:
+    """Counter, histogram and retry counter follow request.finished; no tenant is the empty label."""
+    metrics = Metrics()
+    metrics(FINISHED)
+    metrics(FINISHED)
+    found = samples(metrics)
+    assert found["pleo_proxy_requests_total{outcome=answered,tenant=acme}"] == 2
+    assert found["pleo_proxy_request_duration_seconds_count{tenant=acme}"] == 2
+    assert found["pleo_proxy_request_duration_seconds_sum{tenant=acme}"] == pytest.approx(0.025)
+    assert found["pleo_proxy_upstream_duration_seconds_sum{}"] == pytest.approx(0.02)
+    assert found["pleo_proxy_requests_retried_total{}"] == 2
+
+
+def test_refreshes_are_counted_by_outcome() -> None:
+    """Each outcome has a series from the start, so that a rate over it is never absent."""
+    metrics = Metrics()
+    metrics(Refreshed("acme", 2, 900.0, 30.0, 1, "abc"))
+    metrics(RefreshFailed("acme", 2, Outcome.UNAVAILABLE, "http_503", 30.0, 1.0))
+    found = samples(metrics)
+    assert {
+        outcome.value: found[f"pleo_proxy_refreshes_total{{outcome={outcome.value}}}"] for outcome in Outcome
+    } == {
+        "granted": 1,
+        "refused": 0,
+        "client_rejected": 0,
+        "not_sent": 0,
+        "unavailable": 1,
+        "unknown": 0,
+    }
+
+
+def test_gauges_are_read_at_the_scrape() -> None:
+    """Grants by state and what is under way are as of now, with the build's version beside them."""
+    metrics = Metrics()
+    states = {"connected": 1}
+    metrics.watch(lambda: states, lambda: {"requests": 4})
+    assert samples(metrics)["pleo_proxy_grants{state=connected}"] == 1
+    states["connected"] = 5
+    found = samples(metrics)
+    assert found["pleo_proxy_grants{state=connected}"] == 5
+    assert found["pleo_proxy_under_way{kind=requests}"] == 4
+    assert any(name.startswith("pleo_proxy_build_info") for name in found)

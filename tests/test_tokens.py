@@ -1,0 +1,221 @@
+"""What happens to a tenant's token around a refresh: waiting, crashes, reconnecting, outside changes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from proxy import lifecycle
+from proxy.model import GrantState, RefreshFailed, RefreshStarted
+from proxy.sandbox import COMPANIES, Sandbox, TokenFault
+from proxy.store import open_store
+from tests.harness import Proxy, running_proxy, until
+
+ACME = COMPANIES["acme"]
+
+
+async def problem_name(proxy: Proxy, path: str = "/acme/v2/employees?limit=1") -> str:
+    """Name of the problem that a call gets."""
+    return str((await proxy.get(path)).json()["type"]).rpartition("/")[2]
+
+
+async def test_callers_go_on_with_a_good_token_when_the_refresh_takes_long(
+    pleo: Sandbox, tmp_path: Path
+) -> None:
+    """In the advisory window a caller waits refresh.wait_s at the most and then uses the old token."""
+    async with running_proxy(pleo, tmp_path, refresh={"wait_s": 0.1}) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        pleo.advance(900 * 0.91)
+        async with pleo.hold_token_endpoint() as gate:
+            assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+            assert proxy.lines("request.finished")[-1]["generation"] == 1
+            assert gate.arrivals == 1
+        await until(lambda: proxy.lines("token.refreshed"))
+
+
+async def test_callers_with_an_expired_token_wait_only_so_long(pleo: Sandbox, tmp_path: Path) -> None:
+    """An expired token is not sent: after refresh.wait_s the caller is told to come back, and then served."""
+    async with running_proxy(pleo, tmp_path, refresh={"wait_s": 0.1}) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        pleo.advance(901)
+        async with pleo.hold_token_endpoint():
+            assert await problem_name(proxy) == "provider-unavailable"
+        await until(lambda: proxy.lines("token.refreshed"))
+        assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+        assert pleo.counters.refreshes_of(ACME) == 1
+
+
+async def test_one_tenants_refresh_holds_up_no_other(proxy: Proxy) -> None:
+    """While acme waits for its token, globex is served."""
+    proxy.pleo.revoke_access("acme")
+    async with proxy.pleo.hold_token_endpoint() as gate:
+        waiting = asyncio.create_task(proxy.get("/acme/v2/employees?limit=1"))
+        await gate.arrived()
+        assert (await proxy.get("/globex/v2/employees?limit=1")).status == 200
+        assert not waiting.done()
+    assert (await waiting).status == 200
+
+
+async def test_failed_refreshes_are_spaced_out(proxy: Proxy) -> None:
+    """After failures in a row the pause doubles, and no caller's request shortens it."""
+    proxy.pleo.token_faults.append(TokenFault("status", status=503, times=None))
+    proxy.pleo.advance(901)
+    pauses = []
+    for _ in range(4):
+        assert await problem_name(proxy) == "provider-unavailable"
+        requests = proxy.pleo.counters.token_requests
+        assert await problem_name(proxy) == "provider-unavailable"
+        assert proxy.pleo.counters.token_requests == requests
+        pauses.append(proxy.lines("token.refresh_failed")[-1]["retry_in_s"])
+        proxy.pleo.advance(pauses[-1] + 0.1)
+    assert pauses == [1, 2, 4, 8]
+    proxy.pleo.token_faults.clear()
+    proxy.pleo.advance(20)
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+
+
+async def test_retry_after_of_the_token_endpoint_is_obeyed(proxy: Proxy) -> None:
+    """A 429 with Retry-After holds refreshes back for that long, and callers are told."""
+    proxy.pleo.token_faults.append(TokenFault("status", status=429, retry_after="120"))
+    proxy.pleo.advance(901)
+    answer = await proxy.get("/acme/v2/employees?limit=1")
+    assert (answer.status, answer.header("Retry-After")) == (503, "120")
+    proxy.pleo.advance(121)
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+
+
+async def test_missing_fields_of_a_token_answer_are_made_good_and_reported(proxy: Proxy) -> None:
+    """Without expires_in a default counts; without refresh_token the old one stays; both are in the log."""
+    proxy.pleo.token_faults.append(TokenFault("no_refresh_token"))
+    proxy.pleo.advance(901)
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+    assert proxy.lines("token.refreshed")[-1]["remarks"] == ["refresh_token missing"]
+    proxy.pleo.token_faults.append(TokenFault("no_expires_in"))
+    proxy.pleo.advance(901)
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+    line = proxy.lines("token.refreshed")[-1]
+    assert (line["remarks"], line["expires_in_s"]) == (["expires_in missing"], 900)
+
+
+async def test_the_chain_of_refresh_tokens_can_be_followed(proxy: Proxy) -> None:
+    """Each refresh starts with the keyed hash of the token that the one before it brought."""
+    for _ in range(3):
+        proxy.pleo.advance(901)
+        assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+    started = [line["chain"] for line in proxy.lines("token.refresh_started")]
+    brought = [line["chain"] for line in proxy.lines("token.refreshed")]
+    assert started[1:] == brought[:-1]
+    assert len(set(brought)) == 3
+
+
+async def test_a_consent_during_a_refresh_wins(proxy: Proxy) -> None:
+    """A grant that someone connects while the old one is being refreshed is the one that counts."""
+    proxy.pleo.switches.reconsent_kills_family = False
+    proxy.pleo.advance(901)
+    async with proxy.pleo.hold_token_endpoint(committed=True) as gate:
+        waiting = asyncio.create_task(proxy.get("/acme/v2/employees?limit=1"))
+        await gate.arrived()
+        # The consent's own token request passes the gate when it opens, after the refresh's.
+        connecting = asyncio.create_task(proxy.connect("acme"))
+        await gate.arrived(2)
+    assert (await connecting).status == 200
+    assert (await waiting).status == 200
+    stored = await proxy.app.store.grant("acme")
+    assert stored is not None
+    assert stored.generation >= 2
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+
+
+async def test_a_change_by_another_process_is_seen_within_a_second(proxy: Proxy, tmp_path: Path) -> None:
+    """A grant revoked through another connection to the store is out of use within a second."""
+    other = open_store(tmp_path / "proxy.db")
+    await other.edit_grant("acme", lifecycle.revoked)
+    await other.close()
+    await until(lambda: proxy.lines("grant.revoked"), timeout_s=1)
+    assert await problem_name(proxy) == "needs-reauth"
+    assert (await proxy.get("/globex/v2/employees?limit=1")).status == 200
+
+
+async def test_a_crash_between_sending_and_saving_is_told_from_a_revocation(
+    pleo: Sandbox, tmp_path: Path
+) -> None:
+    """A refresh that was under way when the process died is known from the store, and blamed on the loss."""
+    async with running_proxy(pleo, tmp_path) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        await proxy.app.store.edit_grant(
+            "acme", lambda grant: lifecycle.begin_refresh(grant, generation=1, at=pleo.now())
+        )
+        current = pleo.authority.current(ACME)
+        assert current is not None
+    pleo.revoke("acme")
+    async with running_proxy(pleo, tmp_path) as proxy:
+        assert await problem_name(proxy) == "needs-reauth"
+        assert proxy.lines("grant.needs_reauth")[0]["reason"] == "lost_answer"
+
+
+async def test_a_refresh_under_way_is_finished_and_saved_at_a_stop(pleo: Sandbox, tmp_path: Path) -> None:
+    """Stopping waits for the answer to a refresh that was sent, and saves it."""
+    gate = pleo.hold_token_endpoint(committed=True)
+    async with running_proxy(pleo, tmp_path, limits={"drain_s": 0.2}) as proxy:
+        await proxy.add_tenant("acme")
+        gate.release()
+        await proxy.connect("acme")
+        pleo.advance(901)
+        gate = pleo.hold_token_endpoint(committed=True)
+        call = asyncio.create_task(proxy.get("/acme/v2/employees"))
+        await gate.arrived()
+        call.cancel()
+        asyncio.get_running_loop().call_later(0.5, gate.release)
+    stored = open_store(tmp_path / "proxy.db")
+    grant = await stored.grant("acme")
+    await stored.close()
+    assert grant is not None
+    assert (grant.state, grant.generation, grant.attempted_at) == (GrantState.CONNECTED, 2, None)
+
+
+async def test_the_attempt_is_in_the_store_before_the_request_is_sent(proxy: Proxy) -> None:
+    """While a refresh is at Pleo, another process reads from the store that one is under way."""
+    proxy.pleo.revoke_access("acme")
+    async with proxy.pleo.hold_token_endpoint() as gate:
+        call = asyncio.create_task(proxy.get("/acme/v2/employees?limit=1"))
+        await gate.arrived()
+        grant = await proxy.app.store.grant("acme")
+        assert grant is not None
+        assert grant.state is GrantState.REFRESHING
+        assert grant.attempted_at is not None
+        assert proxy.app.tokens.states()["refreshing"] == 1
+    assert (await call).status == 200
+
+
+async def test_a_defect_in_a_refresh_is_logged_and_retried(proxy: Proxy) -> None:
+    """An unforeseen error costs one attempt and leaves nobody waiting for good."""
+    provider = proxy.app.tokens.refresher.provider
+    real = provider.refresh
+
+    async def broken(_refresh: object) -> object:
+        raise RuntimeError("a text that may hold anything")
+
+    provider.refresh = broken  # type: ignore[method-assign,assignment]
+    proxy.pleo.revoke_access("acme")
+    assert await problem_name(proxy) == "provider-unavailable"
+    (line,) = proxy.lines("task.crashed")
+    assert (line["task"], line["error"]) == ("refresh", "RuntimeError")
+    assert b"may hold anything" not in proxy.log.getvalue()
+    provider.refresh = real  # type: ignore[method-assign]
+    proxy.pleo.advance(2)
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+
+
+async def test_a_removed_tenant_is_gone_with_its_token(proxy: Proxy) -> None:
+    """Removing a tenant erases its grant, and calls for it find no tenant."""
+    await proxy.app.store.edit_tenants(lambda stored: {"globex": stored["globex"]})
+    await proxy.app.reload()
+    assert await problem_name(proxy) == "tenant-unknown"
+    assert list(await proxy.app.store.grants()) == ["globex"]
+    # Added again under the same name it is a new tenant without a grant.
+    await proxy.add_tenant("acme")
+    assert await problem_name(proxy) == "needs-reauth"
+    assert not [fact for fact in proxy.facts if isinstance(fact, RefreshStarted | RefreshFailed)]
