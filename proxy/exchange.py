@@ -238,6 +238,7 @@ class Exchange:
         if record.response is not None and record.response.prepared:
             return self._break_off(record, refusal.name)
         refusal.tenant = refusal.tenant or record.tenant
+        record.path = record.path or _loggable_path(request)
         # What is malformed, or left unread, could be taken for another request than it was meant to be.
         close = self.draining or isinstance(refusal, TargetRefused) or not request.content.is_eof()
         response = self._refusal(refusal, record, close=close)
@@ -285,3 +286,8 @@ def _request_id(request: web.BaseRequest) -> str:
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
     return secrets.token_hex(16)
+
+
+def _loggable_path(request: web.BaseRequest) -> str:
+    """The path of a target that was refused, in printable ASCII and bounded, without its query."""
+    return request.raw_path.partition("?")[0][:512].encode("ascii", "backslashreplace").decode("ascii")

@@ -51,7 +51,7 @@ def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
     """
     if host == "localhost" or is_configured(host) or _is_address(host):
         return
-    raise HostRefused(f"Host {host!r} is neither an address, nor localhost, nor a configured name")
+    raise HostRefused(f"Host {host[:253]!r} is neither an address, nor localhost, nor a configured name")
 
 
 def check_browser(fields: Sequence[Field], authority: str | None) -> None:

@@ -82,7 +82,10 @@ class ReplayBody:
     async def _receive(self) -> bytes:
         if self.length is not None:
             self._check_size(self.length)
-        piece = await self._source.readany()
+        try:
+            piece = await self._source.readany()
+        except RuntimeError:  # aiohttp's word for a connection that is gone
+            raise ConnectionResetError("whoever sends the body has left") from None
         # No await from here to the return: a piece that has left the source is counted and teed.
         if not piece:
             self._ended = True

@@ -510,7 +510,7 @@ async def test_the_demo_does_what_its_guide_says(tmp_path: Path) -> None:
     finished = re.findall(r"request\.finished .* status=(\d+).*", process.out)
     assert finished == ["200", "200", "200", "503", "200"]
     assert re.findall(r"request\.finished +tenant=(\w+) .* retried=True", process.out) == ["acme"]
-    assert max(len(line) for line in process.out.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)) < 150
+    assert max(len(line) for line in process.out.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)) < 160
 
 
 def data(body: str) -> list[dict[str, Any]]:

@@ -166,7 +166,7 @@ SETS = st.lists(st.lists(NETWORKS, max_size=4), max_size=4).map(
 def overlap(tenants: Mapping[str, Tenant]) -> bool:
     """Whether any two networks of different tenants overlap, by looking at each pair."""
     return any(
-        a.version == b.version and a.overlaps(b)  # type: ignore[arg-type] # the versions are equal
+        a.version == b.version and a.overlaps(b)
         for one in tenants.values()
         for other in tenants.values()
         if one.name != other.name

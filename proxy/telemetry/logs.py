@@ -57,7 +57,8 @@ class LogSink:
         """Write one line; a line that cannot be written is counted and dropped."""
         try:
             self._write[fact.level](fact.event, **fields_of(fact))
-        except (OSError, ValueError):  # ValueError: the stream was closed under us
+        # ValueError: the stream was closed under us. TypeError: a text that is no Unicode.
+        except (OSError, ValueError, TypeError):
             self.lost += 1
 
 

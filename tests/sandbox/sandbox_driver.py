@@ -42,7 +42,7 @@ class Answer:
     body: bytes
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - JSON is what the test says it is
+    def json(self) -> Any:
         """The body as JSON."""
         return orjson.loads(self.body)
 
