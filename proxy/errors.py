@@ -115,7 +115,10 @@ class PolicyRefused(Refusal):
     name = "policy-refused"
     status = 403
     title = "The tenant's policy does not allow this request"
-    action = "Ask the operator whether the preset should be wider (`pleo-proxy tenants set NAME --preset …`)."
+    action = (
+        "Ask the operator whether the preset should be wider (`pleo-proxy tenants set NAME --preset …`); "
+        "a blocked endpoint stays blocked whatever the preset."
+    )
 
 
 class BrowserRefused(Refusal):

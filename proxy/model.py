@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import ClassVar, Literal, NewType, NoReturn
 
 Clock = Callable[[], float]
@@ -425,10 +425,13 @@ class ProxyStopped(Fact):
     requests_cut: int
 
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(PurePath(__file__).parent)
 
 
 def innermost_place(error: BaseException) -> str:
     """``file:line`` in this package where an exception came from, for a log that must not show its text."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in frame.filename]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside the package"
+    places = [
+        (PurePath(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [f"{path.name}:{line}" for path, line in places if path.is_relative_to(_PACKAGE)]
+    return own[-1] if own else "outside the package"

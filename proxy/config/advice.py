@@ -45,8 +45,8 @@ def _scope_warnings(settings: Settings) -> list[str]:
 def _listener_warnings(settings: Settings) -> list[str]:
     listen = settings.listen
     found = [
-        f"listen.proxy = {address}: other machines can connect, and callers have no passwords; give each "
-        "tenant its caller networks, and close the port to everyone else"
+        f"listen.proxy = {address}: other machines can connect, and callers have no passwords; let a "
+        "firewall admit only the machines whose tools may use the API"
         for address in listen.proxy
         if not address.is_loopback
     ]

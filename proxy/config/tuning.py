@@ -16,8 +16,9 @@ class Refresh(Section):
 
     advisory: Fraction = Field(
         default=0.8,
-        description="A token this old is refreshed in the background while callers go on using it. At 80 % "
-        "of Pleo's 15 minutes, 3 minutes are left for retries.",
+        description="A token this old is refreshed ahead of its end. Callers wait for that up to `wait_s`, since "
+        "Pleo ends the old token at once, and then go on with the old one. At 80 % of Pleo's 15 minutes, "
+        "3 minutes are left for retries.",
     )
     advisory_jitter: Fraction = Field(
         default=0.1,
@@ -167,7 +168,7 @@ class Limits(Section):
     drain_s: Seconds = Field(
         default=30.0,
         description="How long requests under way may finish at a stop, as Kubernetes' default grace period. "
-        "Give the service manager some seconds more.",
+        "A refresh under way is waited for up to `refresh.timeout_s` more: give the service manager both.",
     )
 
     @field_validator("target_bytes")

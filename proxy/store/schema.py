@@ -13,7 +13,7 @@ def m001_initial(db: Database) -> None:
     """Tenants, grants, links, flows.
 
     Hosts and legacy keys belong to one tenant at most, which the index makes true whatever a program does.
-    Networks may be shared: they narrow who may call as often as they tell whose call it is. Instants are
+    Whether networks overlap is beyond an index; that is refused when tenants are saved. Instants are
     seconds since the epoch. Enumerations have no CHECK, since a new member would need a new table; they
     are checked when they are read.
     """

@@ -177,8 +177,8 @@ async def test_the_store_itself_refuses_a_route_of_two_tenants(
     assert await store.tenants() == {"acme": first}
 
 
-async def test_tenants_may_share_a_network(store: Store) -> None:
-    """A network narrows who may call, and one machine may call for two companies."""
+async def test_the_store_leaves_overlapping_networks_to_the_rules(store: Store) -> None:
+    """Overlap is no matter of equal values, so it is refused where tenants are checked, not by an index."""
     tenants = await save(
         store, Tenant("acme", networks=("10.0.0.0/8",)), Tenant("beta", networks=("10.0.0.0/8",))
     )
