@@ -99,7 +99,7 @@ def for_upstream(fields: Iterable[Field], *, host: bytes, version: bytes) -> Hea
         elif kind is not _Kind.HOP_BY_HOP and kind is not _Kind.CALLERS_ONLY:
             kept.append(field)
     if named:
-        kept[1:] = _without(kept[1:], named)
+        kept = _without(kept, named)
     kept.append((b"Via", version + b" " + PSEUDONYM))
     return kept
 

@@ -236,12 +236,9 @@ def _outermost(claims: list[Claim]) -> list[Claim]:
     """Without the networks that lie within another (of the same tenant, or they had been refused)."""
     kept: list[Claim] = []
     for claim in claims:
-        if kept and kept[-1].last >= claim.last:
-            continue
-        # Of two networks with one beginning, the longer comes last and holds the shorter.
-        if kept and kept[-1].first == claim.first:
-            kept.pop()
-        kept.append(claim)
+        # Of two networks with one beginning the longer comes later, and a search finds the later one.
+        if not kept or kept[-1].last < claim.last:
+            kept.append(claim)
     return kept
 
 

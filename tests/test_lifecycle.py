@@ -136,13 +136,18 @@ def test_refresh_ahead(now: float, used: bool, expected: str | None) -> None:
         pytest.param(2, 2, 39.0, After401.REFRESH, id="same-forced-long-ago"),
         pytest.param(2, 2, 40.1, After401.PASS_THROUGH, id="same-forced-within-the-hold"),
         pytest.param(2, 2, 100.0, After401.PASS_THROUGH, id="same-forced-just-now"),
-        pytest.param(2, 2, 0.0, After401.REFRESH, id="forced-at-the-epoch-is-still-a-time"),
     ],
 )
 def test_after_401(held: int, rejected: int, forced_at: float | None, expected: After401) -> None:
     """Generations are compared first; only an equal one is refreshed, unless a forced refresh just was."""
     decision = lifecycle.after_401(held=held, rejected=rejected, forced_at=forced_at, now=100.0, hold_s=60.0)
     assert decision is expected
+
+
+def test_after_401_takes_the_epoch_for_a_time() -> None:
+    """A forced refresh at instant 0 of a test's clock is not taken for none."""
+    decision = lifecycle.after_401(held=2, rejected=2, forced_at=0.0, now=1.0, hold_s=60.0)
+    assert decision is After401.PASS_THROUGH
 
 
 @pytest.mark.parametrize(

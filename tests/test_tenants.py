@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import Refusal, TargetRefused, TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
@@ -119,6 +119,11 @@ SHARED = {
         "overlaps network 10.0.0.0/8",
     ),
     "network-within": ({"networks": ("10.0.0.0/8",)}, {"networks": ("10.1.0.0/16",)}, "network 10.1.0.0/16"),
+    "behind-a-nested-one": (
+        {"networks": ("10.0.0.0/8", "10.1.0.0/16")},
+        {"networks": ("10.2.0.0/16",)},
+        "network 10.0.0.0/8",
+    ),
     "everything": ({"networks": ("0.0.0.0/0",)}, {"networks": ("192.0.2.1/32",)}, "network 0.0.0.0/0"),
     "ipv6-within": ({"networks": ("2001:db8::/32",)}, {"networks": ("2001:db8:1::/48",)}, "2001:db8:1::/48"),
 }
@@ -175,6 +180,7 @@ def overlap(tenants: Mapping[str, Tenant]) -> bool:
     )
 
 
+@settings(max_examples=500)
 @given(SETS)
 def test_overlaps_are_found_exactly_where_they_are(tenants: dict[str, Tenant]) -> None:
     """A set is refused if and only if two networks of different tenants overlap."""
@@ -228,6 +234,7 @@ def without_overlap(tenants: Mapping[str, Tenant]) -> dict[str, Tenant]:
     return kept
 
 
+@settings(max_examples=300)
 @given(SETS.map(without_overlap), st.lists(ADDRESSES, min_size=1, max_size=20))
 def test_the_callers_network_is_found_as_by_looking_at_each(
     tenants: dict[str, Tenant], callers: list[str]

@@ -238,8 +238,8 @@ class Store(Section):
     )
     state_dir: FilePath = Field(
         default=Path("/var/lib/pleo-proxy"),
-        description="Directory of generated keys and of the generated admin token's hash, on a disk that survives restarts. "
-        "The default is what systemd's `StateDirectory=pleo-proxy` creates.",
+        description="Directory of generated keys and of the generated admin token's hash, on a disk that "
+        "survives restarts. The default is what systemd's `StateDirectory=pleo-proxy` creates.",
     )
 
     @property
