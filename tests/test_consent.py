@@ -385,9 +385,11 @@ async def test_a_callback_without_a_good_code_connects_nothing(
     """The authoriser reads a fixed text, the operator a fixed word, and the link works again afterwards."""
     browser, link = Browser(proxy), await proxy.link("initech")
     state = state_of(await browser.open(link))
-    query = urlencode({**params, "state": state})
+    query, before = urlencode({**params, "state": state}), proxy.pleo.counters.token_requests
     page = await browser.come_back(f"{proxy.admin_url}/oauth/callback?{query}")
     assert is_page_of(page, fault)
+    has_code = bool(params.get("code")) and "error" not in params
+    assert proxy.pleo.counters.token_requests == before + has_code
     assert failures(proxy) == [ConsentFailed("initech", fault.slug)]
     assert await proxy.app.store.grant("initech") is None
     assert is_connected_page(await browser.connect(link, "initech"), "initech")

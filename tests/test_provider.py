@@ -262,6 +262,7 @@ async def test_no_cookie_of_the_token_endpoint_is_kept() -> None:
         (http(200, {"access_token": "new\r\nline"}), TokenFailure(Outcome.UNKNOWN, "unusable_answer")),
         (http(204), TokenFailure(Outcome.UNKNOWN, "http_204_without_known_error")),
     ],
+    ids=lambda value: value.error if isinstance(value, TokenFailure) else value[9:12].decode(),
 )
 async def test_an_answer_is_judged_by_its_status_and_error_field(
     answer: bytes, failure: TokenFailure
@@ -402,7 +403,7 @@ async def test_an_answer_that_does_not_come_in_time_leaves_the_outcome_unknown(p
     client = (DEFAULT_CLIENT.client_id, DEFAULT_CLIENT.client_secret)
     async with (
         pleo.hold_token_endpoint(committed=True),
-        provider_for(pleo.token_url, client=client, timeout_s=0.3) as provider,
+        provider_for(pleo.token_url, client=client, timeout_s=1.0) as provider,
     ):
         failure = await provider.refresh(Secret(granted.refresh_token))
     assert failure == TokenFailure(Outcome.UNKNOWN, "timeout")

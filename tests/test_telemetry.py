@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -21,6 +23,7 @@ from proxy.model import (
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.tally import Tally, read
 
 FINISHED = RequestFinished(
     request_id="r-1",
@@ -144,3 +147,41 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert found["pleo_proxy_grants{state=connected}"] == 5
     assert found["pleo_proxy_under_way{kind=requests}"] == 4
     assert any(name.startswith("pleo_proxy_build_info") for name in found)
+
+
+def test_several_processes_metrics_add_up(tmp_path: Path) -> None:
+    """A scrape sums the files of all workers, and a worker that is replaced goes on where it ended."""
+    first, second = Metrics(tmp_path / "0"), Metrics(tmp_path / "1")
+    first.add_up(lambda: [tmp_path / "0", tmp_path / "1"])
+    first(FINISHED)
+    second(FINISHED)
+    second(replace(FINISHED, tenant="globex", outcome="caller_left"))
+    name = "pleo_proxy_requests_total{outcome=answered,tenant=acme}"
+    assert samples(first)[name] == 2
+    second.close()
+    replaced = Metrics(tmp_path / "1")
+    replaced(FINISHED)
+    found = samples(first)
+    assert found[name] == 3
+    assert found["pleo_proxy_requests_total{outcome=caller_left,tenant=globex}"] == 1
+    assert found["pleo_proxy_request_duration_seconds_count{tenant=acme}"] == 3
+    assert found["pleo_proxy_request_duration_seconds_bucket{le=0.025,tenant=acme}"] == 3
+    assert found["pleo_proxy_request_duration_seconds_bucket{le=0.01,tenant=acme}"] == 0
+    first.close()
+    replaced.close()
+
+
+@pytest.mark.parametrize("in_file", [False, True], ids=["in-memory", "in-a-file"])
+def test_a_tally_grows_and_keeps_its_numbers(tmp_path: Path, in_file: bool) -> None:
+    """Thousands of series fit, in memory and in a file that another process reads."""
+    path = tmp_path / "tally" if in_file else None
+    tally = Tally(path)
+    for number in range(5000):
+        tally.add(tally.index("series", str(number)), number)
+    tally.add(tally.index("series", "7"), 0.5)
+    found = dict(tally.items())
+    assert len(found) == 5000
+    assert (found["series", "7"], found["series", "4999"]) == (7.5, 4999)
+    if path is not None:
+        assert dict(read(path)) == found
+    tally.close()

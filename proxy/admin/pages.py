@@ -65,9 +65,7 @@ async def _connect(request: web.Request) -> web.Response:
 
 
 async def _form_token(request: web.Request) -> Secret | None:
-    """The token of the page's form; ``None`` where there is none or the body is no such form."""
-    if request.content_type != "application/x-www-form-urlencoded":
-        return None
+    """The token of the page's form; ``None`` where there is none or the body is no form."""
     try:
         token = (await request.post()).get("token")
     except (ValueError, LookupError, web.RequestPayloadError):  # bytes or a charset that make no text

@@ -17,8 +17,8 @@ class Refresh(Section):
     advisory: Fraction = Field(
         default=0.8,
         description="A token this old is refreshed ahead of its end. Callers wait for that up to `wait_s`, "
-        "since Pleo ends the old token at once, and then go on with the old one. At 80 % of Pleo's 15 minutes, "
-        "3 minutes are left for retries.",
+        "since Pleo ends the old token at once, and then go on with the old one. At 80 % of Pleo's 15 "
+        "minutes, 3 minutes are left for retries.",
     )
     advisory_jitter: Fraction = Field(
         default=0.1,

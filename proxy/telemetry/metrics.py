@@ -1,77 +1,104 @@
-"""Facts as Prometheus metrics, named by convention with their units."""
+"""Facts as Prometheus metrics, named by convention with their units.
+
+Counting happens on the main path, so it is one addition to a plain number each
+(:mod:`~proxy.telemetry.tally`); names, help and buckets come in at a scrape.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.model import Fact, Outcome, Refreshed, RefreshFailed, RequestFinished
+from proxy.telemetry import tally
+from proxy.telemetry.tally import Key, Tally
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the histograms' buckets; +Inf follows."""
+
+_REQUESTS = "pleo_proxy_requests"
+_RETRIED = "pleo_proxy_requests_retried"
+_REFRESHES = "pleo_proxy_refreshes"
+_SECONDS = "pleo_proxy_request_duration_seconds"
+_UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
+
+_COUNTERS = {
+    _REQUESTS: (
+        "Requests by tenant and outcome (answered, caller_left, upstream_broke_off, or a refusal).",
+        ("tenant", "outcome"),
+    ),
+    _RETRIED: ("Requests that were sent a second time after a 401.", ()),
+    _REFRESHES: ("Token refreshes by outcome.", ("outcome",)),
+}
+_HISTOGRAMS = {
+    _SECONDS: ("From a request's head to the end of its answer.", ("tenant",)),
+    _UPSTREAM_SECONDS: ("From sending a request to Pleo to the head of the answer passed on.", ()),
+}
+
+Gauges = Callable[[], Mapping[str, float]]
+
+
+class _Histogram:
+    """Where the buckets and the sum of one series are."""
+
+    __slots__ = ("_first", "_sum", "_tally")
+
+    def __init__(self, numbers: Tally, name: str, *labels: str) -> None:
+        self._tally = numbers
+        self._first = numbers.index(name, *labels, "0")
+        for bucket in range(1, len(BUCKETS_S) + 1):
+            numbers.index(name, *labels, str(bucket))
+        self._sum = numbers.index(name, *labels, "sum")
+
+    def observe(self, seconds: float) -> None:
+        # Indexes that are made one after the other are consecutive.
+        self._tally.add(self._first + bisect_left(BUCKETS_S, seconds))
+        self._tally.add(self._sum, seconds)
 
 
 class Metrics:
-    """Counts facts and renders them for a scrape."""
+    """Counts facts and renders them for a scrape.
 
-    def __init__(self) -> None:
+    :param path: a file for the numbers, where several processes count; see :meth:`add_up`.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._tally = Tally(path)
+        self._path = path
+        self._others: Callable[[], Iterable[Path]] = tuple
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "pleo_proxy_requests",
-            "Requests by tenant and outcome (answered, caller_left, upstream_broke_off, or a refusal).",
-            ("tenant", "outcome"),
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "pleo_proxy_request_duration_seconds",
-            "From a request's head to the end of its answer.",
-            ("tenant",),
-            buckets=_BUCKETS_S,
-            registry=self._registry,
-        )
-        self._upstream_seconds = Histogram(
-            "pleo_proxy_upstream_duration_seconds",
-            "From sending a request to Pleo to the head of the answer that was passed on.",
-            buckets=_BUCKETS_S,
-            registry=self._registry,
-        )
-        self._retried = Counter(
-            "pleo_proxy_requests_retried",
-            "Requests that were sent a second time after a 401.",
-            registry=self._registry,
-        )
-        self._refreshes = Counter(
-            "pleo_proxy_refreshes", "Token refreshes by outcome.", ("outcome",), registry=self._registry
-        )
+        self._registry.register(_Counted(self._items))
+        self._seconds: dict[str, _Histogram] = {}
+        self._upstream_seconds = _Histogram(self._tally, _UPSTREAM_SECONDS)
+        self._retried = self._tally.index(_RETRIED)
         for outcome in Outcome:
-            self._refreshes.labels(outcome.value)
+            self._tally.index(_REFRESHES, outcome.value)
 
-    def watch(
-        self, grants: Callable[[], Mapping[str, int]], under_way: Callable[[], Mapping[str, int]]
-    ) -> None:
+    def watch(self, grants: Gauges, under_way: Gauges) -> None:
         """Add what is read at each scrape."""
-        self._registry.register(_Gauges(grants, under_way))
+        self._registry.register(_Watched(grants, under_way))
+
+    def add_up(self, others: Callable[[], Iterable[Path]]) -> None:
+        """From now on a scrape is the sum of this and of the files that ``others`` names."""
+        self._others = others
 
     def __call__(self, fact: Fact) -> None:
         """Count one fact."""
         match fact:
             case RequestFinished():
-                # A request of no tenant has the empty label, so that callers cannot invent label values.
-                tenant = fact.tenant or ""
-                self._requests.labels(tenant, fact.outcome).inc()
-                self._seconds.labels(tenant).observe(fact.duration_ms / 1000)
-                if fact.upstream_ms is not None:
-                    self._upstream_seconds.observe(fact.upstream_ms / 1000)
-                if fact.retried:
-                    self._retried.inc()
+                self._count_request(fact)
             case Refreshed():
-                self._refreshes.labels(Outcome.GRANTED.value).inc()
+                self._add(_REFRESHES, Outcome.GRANTED.value)
             case RefreshFailed():
-                self._refreshes.labels(fact.outcome.value).inc()
+                self._add(_REFRESHES, fact.outcome.value)
             case _:
                 pass
 
@@ -79,11 +106,73 @@ class Metrics:
         """The text exposition format."""
         return generate_latest(self._registry)
 
+    def close(self) -> None:
+        """Let go of the file, if there is one."""
+        self._tally.close()
 
-class _Gauges(Collector):
-    def __init__(
-        self, grants: Callable[[], Mapping[str, int]], under_way: Callable[[], Mapping[str, int]]
-    ) -> None:
+    def _count_request(self, fact: RequestFinished) -> None:
+        # A request of no tenant has the empty label, so that callers cannot invent label values.
+        tenant = fact.tenant or ""
+        self._add(_REQUESTS, tenant, fact.outcome)
+        seconds = self._seconds.get(tenant)
+        if seconds is None:
+            seconds = self._seconds[tenant] = _Histogram(self._tally, _SECONDS, tenant)
+        seconds.observe(fact.duration_ms / 1000)
+        if fact.upstream_ms is not None:
+            self._upstream_seconds.observe(fact.upstream_ms / 1000)
+        if fact.retried:
+            self._tally.add(self._retried)
+
+    def _add(self, *key: str) -> None:
+        self._tally.add(self._tally.index(*key))
+
+    def _items(self) -> Mapping[Key, float]:
+        summed: dict[Key, float] = defaultdict(float, self._tally.items())
+        for path in self._others():
+            if path != self._path:
+                for key, value in tally.read(path):
+                    summed[key] += value
+        return summed
+
+
+class _Counted(Collector):
+    """The numbers of the tallies as metric families."""
+
+    def __init__(self, items: Callable[[], Mapping[Key, float]]) -> None:
+        self._items = items
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at each scrape."""
+        by_name: dict[str, dict[Key, float]] = defaultdict(dict)
+        for (name, *labels), value in self._items().items():
+            by_name[name][tuple(labels)] = value
+        for name, (help_text, label_names) in _COUNTERS.items():
+            counter = CounterMetricFamily(name, help_text, labels=label_names)
+            for labels, value in by_name[name].items():
+                counter.add_metric(labels, value)
+            yield counter
+        for name, (help_text, label_names) in _HISTOGRAMS.items():
+            yield _histogram(name, help_text, label_names, by_name[name])
+
+
+def _histogram(
+    name: str, help_text: str, label_names: tuple[str, ...], numbers: Mapping[Key, float]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, help_text, labels=label_names)
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    for labels in {key[:-1] for key in numbers}:
+        total, buckets = 0.0, []
+        for position, bound in enumerate(bounds):
+            total += numbers.get((*labels, str(position)), 0.0)
+            buckets.append((bound, total))
+        family.add_metric(labels, buckets, numbers.get((*labels, "sum"), 0.0))
+    return family
+
+
+class _Watched(Collector):
+    """What is not counted but read."""
+
+    def __init__(self, grants: Gauges, under_way: Gauges) -> None:
         self._grants = grants
         self._under_way = under_way
 

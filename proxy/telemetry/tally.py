@@ -1,0 +1,119 @@
+"""Named numbers that cost next to nothing to change, and that several processes add up.
+
+A :class:`Tally` is a table of floats, in memory or in a file mapped into memory. With a file, a process that
+takes the place of another goes on where it ended, so a sum over all files never falls. Knows nothing of what
+is counted.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+Key = tuple[str, ...]
+"""Name of a series and the values of its labels."""
+
+_FIRST_CAPACITY = 1024
+_FLOAT_BYTES = 8
+
+
+class Tally:
+    """Numbers by key, each changed by one process only.
+
+    :param path: the file for the numbers; their keys are beside it in ``path`` with ``.keys`` added.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._indexes: dict[Key, int] = {}
+        self._map: mmap.mmap | None = None
+        self._values: Any = array("d", bytes(_FIRST_CAPACITY * _FLOAT_BYTES))
+        """An array, or a view of the mapped file as floats: what they share is all that is used."""
+        self._file: int | None = None
+        self._keys: int | None = None
+        if path is not None:
+            self._open(path)
+
+    def index(self, *key: str) -> int:
+        """Where the number of ``key`` is; it begins at 0."""
+        index = self._indexes.get(key)
+        if index is None:
+            index = len(self._indexes)
+            if index >= len(self._values):
+                self._grow()
+            # The key is written first: a number without a key would be counted for nothing.
+            if self._keys is not None:
+                os.write(self._keys, orjson.dumps(key) + b"\n")
+            self._indexes[key] = index
+        return index
+
+    def add(self, index: int, amount: float = 1.0) -> None:
+        """Change the number at ``index``."""
+        self._values[index] += amount
+
+    def items(self) -> Iterable[tuple[Key, float]]:
+        """All numbers by their keys."""
+        return [(key, float(self._values[index])) for key, index in self._indexes.items()]
+
+    def close(self) -> None:
+        """Let go of the file; the numbers stay in it."""
+        if self._map is not None:
+            self._values.release()
+            self._map.close()
+        for descriptor in (self._file, self._keys):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._map = self._file = self._keys = None
+
+    def _open(self, path: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o600)
+        keys_path = _keys_path(path)
+        known = _read_keys(keys_path)
+        self._indexes = {key: index for index, key in enumerate(known)}
+        self._keys = os.open(keys_path, flags | os.O_APPEND, 0o600)
+        capacity = max(_FIRST_CAPACITY, os.fstat(self._file).st_size // _FLOAT_BYTES)
+        self._map_file(capacity)
+
+    def _map_file(self, capacity: int) -> None:
+        assert self._file is not None
+        os.ftruncate(self._file, capacity * _FLOAT_BYTES)
+        self._map = mmap.mmap(self._file, capacity * _FLOAT_BYTES)
+        self._values = memoryview(self._map).cast("d")
+
+    def _grow(self) -> None:
+        capacity = len(self._values) * 2
+        if self._map is None:
+            self._values.extend([0.0] * (capacity - len(self._values)))
+            return
+        self._values.release()
+        self._map.close()
+        self._map_file(capacity)
+
+
+def read(path: Path) -> list[tuple[Key, float]]:
+    """The numbers in a file that another process may be changing."""
+    keys = _read_keys(_keys_path(path))
+    try:
+        numbers = array("d")
+        numbers.frombytes(path.read_bytes()[: len(keys) * _FLOAT_BYTES])
+    except FileNotFoundError:
+        return []
+    return list(zip(keys, numbers, strict=False))
+
+
+def _keys_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.keys")
+
+
+def _read_keys(path: Path) -> list[Key]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [tuple(orjson.loads(line)) for line in lines[:-1]]  # what has no line end is not all there yet
