@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, BinaryIO, Literal
 
 import orjson
@@ -18,7 +21,7 @@ _LEVELS: dict[Level, int] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_field_names: dict[type[Fact], tuple[str, ...]] = {}
+_fields: dict[type[Fact], tuple[tuple[str, ...], Callable[[Fact], tuple[Any, ...]]]] = {}
 
 
 class LogSink:
@@ -27,22 +30,9 @@ class LogSink:
     def __init__(self, stream: BinaryIO, *, log_format: Literal["json", "console"], level: Level) -> None:
         self.lost = 0
         """Lines that could not be written (a full disk, a reader that went away)."""
-        if log_format == "json":
-            logger: Any = structlog.BytesLogger(stream)
-            render: list[Any] = [_order, structlog.processors.JSONRenderer(serializer=_dump)]
-        else:
-            logger = structlog.BytesLogger(stream)
-            render = [
-                structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False, pad_event_to=22),
-                _encode,
-            ]
         self._log = structlog.wrap_logger(
-            logger,
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
-                *render,
-            ],
+            structlog.BytesLogger(stream),
+            processors=[_JsonLine()] if log_format == "json" else _console(colors=stream.isatty()),
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
             cache_logger_on_first_use=True,
         ).bind()
@@ -65,19 +55,44 @@ class LogSink:
 def fields_of(fact: Fact) -> dict[str, Any]:
     """The fact's fields in the order in which they are documented."""
     kind = type(fact)
-    names = _field_names.get(kind)
-    if names is None:
-        names = _field_names[kind] = tuple(field.name for field in dataclasses.fields(fact))
-    return {name: getattr(fact, name) for name in names}
+    known = _fields.get(kind)
+    if known is None:
+        names = tuple(field.name for field in dataclasses.fields(fact))
+        get: Callable[[Fact], tuple[Any, ...]] = attrgetter(
+            *names, names[0]
+        )  # the repeated name makes the result a tuple for one field too
+        known = _fields[kind] = (names, get)
+    return dict(zip(known[0], known[1](fact), strict=False))
 
 
-def _order(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-    return {**first, **event}
+class _JsonLine:
+    """Renders an event as JSON, with timestamp, level and event first."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._second_text = ""
+
+    def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
+        name = event.pop("event")
+        return orjson.dumps({"timestamp": self._timestamp(), "level": method, "event": name, **event})
+
+    def _timestamp(self) -> str:
+        """Now as ISO 8601 in UTC with microseconds; all but those is rendered once a second."""
+        microseconds = time.time_ns() // 1000
+        second, rest = divmod(microseconds, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second_text}.{rest:06d}Z"
 
 
-def _dump(event: object, **_options: object) -> bytes:
-    return orjson.dumps(event)
+def _console(*, colors: bool) -> list[Any]:
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+        structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=22),
+        _encode,
+    ]
 
 
 def _encode(_logger: object, _method: str, line: str) -> bytes:

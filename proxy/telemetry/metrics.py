@@ -144,8 +144,8 @@ class _Counted(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
         by_name: dict[str, dict[Key, float]] = defaultdict(dict)
-        for (name, *labels), value in self._items().items():
-            by_name[name][tuple(labels)] = value
+        for key, value in self._items().items():
+            by_name[key[0]][key[1:]] = value
         for name, (help_text, label_names) in _COUNTERS.items():
             counter = CounterMetricFamily(name, help_text, labels=label_names)
             for labels, value in by_name[name].items():
