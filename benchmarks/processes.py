@@ -43,7 +43,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def output_of(command: Sequence[str], *, timeout_s: float = 60, environ: Mapping[str, str] | None = None) -> str:
+def output_of(
+    command: Sequence[str], *, timeout_s: float = 60, environ: Mapping[str, str] | None = None
+) -> str:
     """What a command that must succeed prints, its standard error included.
 
     :raises BenchmarkError: it fails, does not exist, or takes longer than ``timeout_s``.
@@ -154,7 +156,9 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes], folder: Pa
         else:
             return
     said = [line for name in ("stderr", "stdout") for line in last_lines(folder / name)]
-    raise BenchmarkError(f"{Path(str(process.args[-1])).name} does not listen: {' / '.join(said) or 'it said nothing'}")
+    raise BenchmarkError(
+        f"{Path(str(process.args[-1])).name} does not listen: {' / '.join(said) or 'it said nothing'}"
+    )
 
 
 def last_lines(path: Path, count: int = 3) -> list[str]:

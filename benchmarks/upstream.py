@@ -24,6 +24,8 @@ ACCEPTS = "/v2/vendors"
 """POST: the answer of :data:`SMALL`."""
 ACCEPTS_AND_ANSWERS_MUCH = "/v2/tags"
 """POST: 10 MiB."""
+ECHOES = "/v2/introspect"
+"""GET: the credential that arrived."""
 MIB = 1 << 20
 
 
@@ -123,6 +125,7 @@ http {{
     listen 127.0.0.1:{upstream.tls.port} ssl backlog=4096;
     location {SMALL} {{ return 200 {_quoted(_json(1024))}; }}
     location {LARGE} {{ alias {folder}/1mib; }}
+    location {ECHOES} {{ return 200 $http_authorization; }}
     location {ACCEPTS} {{ proxy_pass http://inner{SMALL}; }}
     location {ACCEPTS_AND_ANSWERS_MUCH} {{ proxy_pass http://inner/10mib; }}
   }}

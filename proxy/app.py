@@ -138,6 +138,7 @@ class App:
                 limits.body_bytes,
                 limits.replay_memory,
                 limits.replay_disk,
+                limits.idle_s,
             ),
             settings.listen.public_url,
             self._emit,

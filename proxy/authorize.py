@@ -25,11 +25,12 @@ from proxy.model import (
     GrantConnected,
     Link,
     LinkOpened,
+    ScopesMissing,
     Secret,
     Tenant,
 )
 from proxy.oauth import GrantedAccess, TokenFailure, TokenPair
-from proxy.store import Store, TenantGone
+from proxy.store import LinkSpent, Store, TenantGone
 from proxy.vault import Place, SealedValueError, Vault
 
 LINK_LIFETIME_S = 24 * 3600.0
@@ -155,10 +156,10 @@ class Authorize:
             flow = await self._take_flow(query, browser)
             return await self._connect(flow, query)
         except ConsentRefused as refused:
-            fault = refused.fault
-        except StoreUnavailable:
-            fault = ConsentFault.STORE_FAILED
-        self.emit(ConsentFailed(flow.tenant if flow else None, fault.slug))
+            fault, error = refused.fault, refused.error
+        except StoreUnavailable as unavailable:
+            fault, error = ConsentFault.STORE_FAILED, unavailable.detail
+        self.emit(ConsentFailed(flow.tenant if flow else None, fault.slug, error))
         raise ConsentRefused(fault)
 
     async def _take_flow(self, query: Mapping[str, str], browser: Secret | None) -> Flow:
@@ -175,10 +176,11 @@ class Authorize:
 
     async def _connect(self, flow: Flow, query: Mapping[str, str]) -> Connected:
         if "error" in query:
-            denied = oauth.known_callback_error(query["error"]) == "access_denied"
-            raise ConsentRefused(ConsentFault.DENIED if denied else ConsentFault.PLEO_REFUSED)
+            error = oauth.known_callback_error(query["error"])
+            denied = error == "access_denied"
+            raise ConsentRefused(ConsentFault.DENIED if denied else ConsentFault.PLEO_REFUSED, error)
         if not query.get("code"):
-            raise ConsentRefused(ConsentFault.PLEO_REFUSED)
+            raise ConsentRefused(ConsentFault.PLEO_REFUSED, "no_code")
         # Judged as of when it was opened: a link must not expire while its authoriser is at Pleo.
         _usable(await self.store.link(flow.link), flow.created_at)
         try:
@@ -187,8 +189,10 @@ class Authorize:
             raise ConsentRefused(ConsentFault.STATE_UNKNOWN) from None
         started = self.clock()
         pair = await self.provider.exchange(Secret(query["code"]), verifier)
-        if isinstance(pair, TokenFailure) or pair.refresh is None:
-            raise ConsentRefused(ConsentFault.PLEO_REFUSED)
+        if isinstance(pair, TokenFailure):
+            raise ConsentRefused(ConsentFault.PLEO_REFUSED, pair.error)
+        if pair.refresh is None:
+            raise ConsentRefused(ConsentFault.PLEO_REFUSED, "no_refresh_token")
         # Invariant 11: what was granted, and for which company, is asked before anything is stored.
         access = await self.provider.granted_access(pair.access)
         if access is None:
@@ -196,18 +200,17 @@ class Authorize:
         tenant, grant = await self._store(flow, pair, access, started)
         self.connected(tenant, grant)
         missing = tuple(scope for scope in self.settings.scopes if scope not in access.scopes)
-        self.emit(GrantConnected(tenant.name, grant.generation, access.company, access.scopes, missing))
+        self.emit(GrantConnected(tenant.name, grant.generation, access.company, access.scopes))
+        if missing:
+            self.emit(ScopesMissing(tenant.name, missing))
         return Connected(tenant.name, access.company, missing)
 
     async def _store(
         self, flow: Flow, pair: TokenPair, access: GrantedAccess, started: float
     ) -> tuple[Tenant, Grant]:
-        def check_company(tenant: Tenant) -> None:
+        def settle(tenant: Tenant, grant: Grant | None) -> tuple[Tenant, Grant]:
             if tenant.company not in (None, access.company):
                 raise ConsentRefused(ConsentFault.WRONG_COMPANY)
-
-        def settle(tenant: Tenant, grant: Grant | None) -> tuple[Tenant, Grant]:
-            check_company(tenant)
             generation = lifecycle.next_generation(grant)
             sealed = pairs.seal_pair(
                 self.vault,
@@ -226,15 +229,10 @@ class Authorize:
             )
 
         try:
-            tenant = (await self.store.tenants()).get(flow.tenant)
-            if tenant is None:
-                raise ConsentRefused(ConsentFault.LINK_UNKNOWN)
-            # A wrong company leaves the link good for another try, so this comes before the link is used.
-            check_company(tenant)
-            # Of two browsers that opened one link, one gets past this line.
-            if not await self.store.use_link(flow.link, flow.created_at):
-                raise ConsentRefused(ConsentFault.LINK_USED)
-            return await self.store.edit_tenant_and_grant(flow.tenant, settle)
+            # Of two browsers that opened one link, one gets past this; a wrong company leaves the link good.
+            return await self.store.connect(flow.tenant, settle, link=flow.link, at=flow.created_at)
+        except LinkSpent:
+            raise ConsentRefused(ConsentFault.LINK_USED) from None
         except TenantGone:
             raise ConsentRefused(ConsentFault.LINK_UNKNOWN) from None
 

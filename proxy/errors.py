@@ -343,6 +343,8 @@ class ConsentFault(Enum):
 class ConsentRefused(Exception):  # noqa: N818 - an answer to the authoriser, not a defect
     """The consent flow ends here; nothing that was connected before has changed."""
 
-    def __init__(self, fault: ConsentFault) -> None:
+    def __init__(self, fault: ConsentFault, error: str | None = None) -> None:
         super().__init__(fault.slug)
         self.fault = fault
+        self.error = error
+        """For the operator's log: a known error code, or the proxy's own word for what went wrong."""

@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 from aiohttp import web
@@ -28,6 +29,7 @@ from proxy.errors import (
     TargetRefused,
 )
 from proxy.headers import Headers
+from proxy.intake import CallerBody
 from proxy.model import Emit, Origin, RequestCrashed, RequestFinished, innermost_place
 from proxy.replay import ReplayBody
 from proxy.response import CallerResponse
@@ -42,13 +44,14 @@ CALLER_LEFT = 499
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may be, in bytes (the ``[limits]`` settings)."""
+    """What one request may be, in bytes and seconds (the ``[limits]`` settings)."""
 
     target_bytes: int
     head_bytes: int
     body_bytes: int
     replay_memory: int
     replay_disk: int
+    idle_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,14 @@ class _Record:
     upstream_s: float | None = None
     retried: bool = False
     generation: int | None = None
+    intake: CallerBody | None = None
     body: ReplayBody | None = None
     response: CallerResponse | None = None
+
+    @property
+    def body_is_held_back(self) -> bool:
+        """The caller has its body still, and waits to hear whether to send it."""
+        return self.intake is not None and self.intake.is_held_back
 
 
 @dataclass(slots=True)
@@ -122,6 +131,8 @@ class Exchange:
             return await self._refuse(request, InternalError(), record)
         finally:
             self.under_way -= 1
+            if record.intake is not None:
+                record.intake.close()
             if record.body is not None:
                 record.body.close()
             self.emit(self._finished(request, record))
@@ -129,6 +140,12 @@ class Exchange:
     async def _answer(self, request: web.BaseRequest, record: _Record) -> CallerResponse:
         # Accept: what is asked for, and does it mean one thing only?
         fields = request.raw_headers
+        guard.check_framing(
+            request.version,
+            transfer_encoding=request.headers.get("Transfer-Encoding"),
+            content_length=request.headers.get("Content-Length"),
+            has_body=request.body_exists,
+        )
         asked = target.parse(
             request.raw_path.encode("utf-8", "surrogateescape"), max_bytes=self.limits.target_bytes
         )
@@ -157,9 +174,12 @@ class Exchange:
 
         # Obtain the token before the body is asked for: a tenant without one costs no upload.
         token = await self.tokens.current(tenant.name)
-        record.body = self._body(request)
+        record.body = self._body(request, record)
         cleaned = headers.for_upstream(
-            fields, host=self.origin.authority.encode(), version=b"%d.%d" % request.version
+            fields,
+            host=self.origin.authority.encode(),
+            version=b"%d.%d" % request.version,
+            keep_expect=record.body_is_held_back,
         )
         outgoing = _Outgoing(request.method.encode(), resolved.target.raw, cleaned, record.body)
 
@@ -180,7 +200,11 @@ class Exchange:
         started = perf_counter()
         # Invariant 1: the engine has one origin and follows no redirect, so the token goes nowhere else.
         answer = await self.upstream.send(
-            outgoing.method, outgoing.target, headers.inject(outgoing.fields, token.value), outgoing.body
+            outgoing.method,
+            outgoing.target,
+            headers.inject(outgoing.fields, token.value),
+            outgoing.body,
+            wait_for_continue=record.body_is_held_back,
         )
         record.upstream_s = perf_counter() - started
         record.upstream_status = answer.status
@@ -195,12 +219,14 @@ class Exchange:
         answer: Answer,
         record: _Record,
     ) -> CallerResponse:
-        base_url = f"{request.scheme}://{authority or self.origin.authority}{resolved.prefix}"
+        base_url = f"{request.scheme}://{authority or _own_address(request)}{resolved.prefix}"
         fields = headers.for_caller(
             answer.headers, upstream=self.origin, base_url=base_url, request_id=record.request_id
         )
         whole = answer.take_all() if answer.body_complete else None
-        response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=self.draining)
+        # A caller that was never told to go on may send its body or not, so nothing can come after it.
+        close = self.draining or record.body_is_held_back
+        response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
         record.response, record.status, record.outcome = response, answer.status, "answered"
         await response.prepare(request)
         if whole is None:
@@ -209,17 +235,20 @@ class Exchange:
             await response.write_eof()
         return response
 
-    def _body(self, request: web.BaseRequest) -> ReplayBody | None:
+    def _body(self, request: web.BaseRequest, record: _Record) -> ReplayBody | None:
         if not request.body_exists:
             return None
         length = request.content_length
         if length is not None and length > self.limits.body_bytes:
             raise BodyTooLarge(f"the body has {length} bytes; limits.body_bytes is {self.limits.body_bytes}")
-        if headers.values(request.raw_headers, b"expect") and request.transport is not None:
-            # RFC 9110 section 10.1.1: the caller waits for this before it sends the body.
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return ReplayBody(
+        expects = request.version >= (1, 1) and headers.expects_continue(request.raw_headers)
+        record.intake = CallerBody(
             request.content,
+            idle_s=self.limits.idle_s,
+            ask=partial(_say_continue, request) if expects else None,
+        )
+        return ReplayBody(
+            record.intake,
             length=length,
             memory_bytes=self.limits.replay_memory,
             disk_bytes=self.limits.replay_disk,
@@ -237,7 +266,7 @@ class Exchange:
         """The proxy's own answer, or a visibly broken connection where an answer had begun."""
         if record.response is not None and record.response.prepared:
             return self._break_off(record, refusal.name)
-        refusal.tenant = refusal.tenant or record.tenant
+        record.tenant = refusal.tenant = refusal.tenant or record.tenant
         record.path = record.path or _loggable_path(request)
         # What is malformed, or left unread, could be taken for another request than it was meant to be.
         close = self.draining or isinstance(refusal, TargetRefused) or not request.content.is_eof()
@@ -286,6 +315,17 @@ def _request_id(request: web.BaseRequest) -> str:
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
     return secrets.token_hex(16)
+
+
+def _say_continue(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _own_address(request: web.BaseRequest) -> str:
+    """Where the caller connected to, for references in the answer to a request without ``Host``."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return f"[{name[0]}]:{name[1]}" if name and ":" in name[0] else f"{name[0]}:{name[1]}" if name else ""
 
 
 def _loggable_path(request: web.BaseRequest) -> str:

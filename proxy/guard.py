@@ -1,6 +1,7 @@
 """The door of the proxy listener, which has no passwords: what is refused before anyone asks for a tenant.
 
-Pure. Keeps out requests whose ``Host`` is not ours (DNS rebinding) and requests that a web page sends.
+Pure. Keeps out requests whose end two servers could see in two places (smuggling), whose ``Host`` is not ours
+(DNS rebinding), and that a web page sends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,36 @@ from proxy.errors import BrowserRefused, HostRefused, TargetRefused
 from proxy.headers import Field
 from proxy.target import Target
 
+_VERSIONS = frozenset({(1, 0), (1, 1)})
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
+
+
+def check_framing(
+    version: tuple[int, int], *, transfer_encoding: str | None, content_length: str | None, has_body: bool
+) -> None:
+    """Let through only what ends at the same byte for everyone (RFC 9112 sections 2.3, 6.1 and 6.3).
+
+    The parser before this knows codings and lengths that are not understood here, and reads messages of other
+    versions; what it saw must be all that there is.
+
+    :param transfer_encoding: the field's value, ``None`` where there is none; as ``content_length``.
+    :param has_body: whether the parser saw that a body follows.
+    :raises TargetRefused: a framing that is ambiguous, or that only some servers would understand.
+    """
+    if version not in _VERSIONS:
+        raise TargetRefused("the protocol version is neither HTTP/1.1 nor HTTP/1.0")
+    if transfer_encoding is not None:
+        if version == (1, 0):
+            raise TargetRefused("HTTP/1.0 has no Transfer-Encoding; send Content-Length")
+        if content_length is not None:
+            raise TargetRefused("Transfer-Encoding and Content-Length are both sent; send one of them")
+        if transfer_encoding.lower() != "chunked":
+            raise TargetRefused("the Transfer-Encoding is not chunked alone")
+    elif content_length is not None and (
+        not _LENGTH.fullmatch(content_length) or (int(content_length) > 0) != has_body
+    ):
+        raise TargetRefused("the Content-Length is not a length that a body can have")
 
 
 def authority_of(fields: Sequence[Field], target: Target, *, http_1_1: bool) -> str | None:

@@ -23,18 +23,22 @@ TENANT = b"x-pleo-tenant"
 REQUEST_ID = b"x-request-id"
 
 _HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"},
+    {b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"},
 )
-"""RFC 9110 section 7.6.1; ``Proxy-*`` is matched by its prefix."""
+"""RFC 9110 section 7.6.1; ``Connection`` is read first, and ``Proxy-*`` is matched by its prefix."""
 
 _CALLERS_ONLY = frozenset(
     {
         b"authorization",  # a legacy key must never reach Pleo beside or instead of the injected token
         b"cookie",
         b"host",
-        b"expect",  # answered by the proxy itself
         TENANT,
+        # Where a request came from inside is not told to Pleo.
         b"forwarded",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"true-client-ip",
         # They would let a request be another method than the one that the policy judged.
         b"x-http-method",
         b"x-http-method-override",
@@ -51,7 +55,17 @@ class _Kind(Enum):
     CONNECTION = 3
     VIA = 4
     REFERENCE = 5
+    EXPECT = 6
 
+
+_OF_THEIR_OWN = {
+    b"connection": _Kind.CONNECTION,
+    b"via": _Kind.VIA,
+    b"location": _Kind.REFERENCE,
+    b"link": _Kind.REFERENCE,
+    b"content-location": _Kind.REFERENCE,
+    b"expect": _Kind.EXPECT,
+}
 
 _kinds: dict[bytes, _Kind] = {}
 """Cache by the exact bytes of a name: lower-casing each name of each request costs microseconds."""
@@ -70,33 +84,32 @@ def _kind(name: bytes) -> _Kind:
 def _judge(name: bytes) -> _Kind:
     # CGI-like servers read "X_Pleo_Tenant" as "X-Pleo-Tenant", so both spellings are one name here.
     lower = name.lower().replace(b"_", b"-")
-    if lower == b"connection":
-        return _Kind.CONNECTION
     if lower in _HOP_BY_HOP or lower.startswith(b"proxy-"):
         return _Kind.HOP_BY_HOP
     if lower in _CALLERS_ONLY or lower.startswith(_FORWARDED_PREFIX):
         return _Kind.CALLERS_ONLY
-    if lower == b"via":
-        return _Kind.VIA
-    if lower in (b"location", b"link", b"content-location"):
-        return _Kind.REFERENCE
-    return _Kind.END_TO_END
+    return _OF_THEIR_OWN.get(lower, _Kind.END_TO_END)
 
 
-def for_upstream(fields: Iterable[Field], *, host: bytes, version: bytes) -> Headers:
+def for_upstream(
+    fields: Iterable[Field], *, host: bytes, version: bytes, keep_expect: bool = False
+) -> Headers:
     """The caller's fields as they may go to Pleo, with the upstream's ``Host`` and our ``Via``.
 
     Order, spelling and duplicates are kept. No ``Authorization`` is among them until :func:`inject`.
 
     :param version: HTTP version in which the caller's request came, such as ``b"1.1"``.
+    :param keep_expect: see :func:`expects_continue`; an expectation that nobody waits for stays behind.
     """
     kept: Headers = [(b"Host", host)]  # first, as RFC 9110 section 7.2 asks
     named: set[bytes] = set()
     for field in fields:
         kind = _kind(field[0])
-        if kind is _Kind.CONNECTION:
+        if kind is _Kind.END_TO_END or kind is _Kind.VIA or kind is _Kind.REFERENCE:
+            kept.append(field)
+        elif kind is _Kind.CONNECTION:
             named |= _connection_options(field[1])
-        elif kind is not _Kind.HOP_BY_HOP and kind is not _Kind.CALLERS_ONLY:
+        elif kind is _Kind.EXPECT and keep_expect:
             kept.append(field)
     if named:
         kept = _without(kept, named)
@@ -130,6 +143,11 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
     return kept
 
 
+def expects_continue(fields: Iterable[Field]) -> bool:
+    """Whether the caller waits for ``100 Continue`` before it sends its body (RFC 9110 section 10.1.1)."""
+    return [value.lower() for value in values(fields, b"expect")] == [b"100-continue"]
+
+
 def passed_here_before(fields: Iterable[Field]) -> bool:
     """Whether a ``Via`` already names this proxy: the request came round in a loop."""
     return any(
@@ -159,7 +177,9 @@ def single(fields: Iterable[Field], name: bytes) -> str | None:
 
 # Fields without which a message means something else; a Connection that names them changes nothing
 # (RFC 9110 section 7.6.1: a sender must not list fields meant for all recipients).
-_NEVER_NAMED = frozenset({b"host", b"content-length", b"content-type", b"content-encoding", b"via"})
+_NEVER_NAMED = frozenset(
+    {b"host", b"content-length", b"content-type", b"content-encoding", b"expect", b"via"},
+)
 
 
 def _connection_options(value: bytes) -> set[bytes]:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import TypeGuard
 
 from proxy.model import Grant, GrantState, Outcome, Sealed
+
+RETRY_AFTER_MOST_S = 3600.0
+"""A slip in somebody's ``Retry-After`` must not keep a tenant out for days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +122,20 @@ def after_401(*, held: int, rejected: int, forced_at: float | None, now: float, 
 
 
 def backoff_s(failures: int, *, first_s: float, most_s: float, retry_after_s: float | None) -> float:
-    """How long to leave the provider alone after ``failures`` in a row; ``Retry-After`` is obeyed."""
-    return max(min(most_s, first_s * 2.0 ** min(failures - 1, 16)), retry_after_s or 0.0)
+    """How long to leave the provider alone after ``failures`` in a row; ``Retry-After`` counts to an hour."""
+    own = min(most_s, first_s * 2.0 ** min(failures - 1, 16))
+    return max(own, min(retry_after_s or 0.0, RETRY_AFTER_MOST_S))
 
 
-def begin_refresh(grant: Grant | None, *, generation: int, at: float) -> Grant | None:
-    """Write-ahead (invariant 5): a refresh of ``generation`` is about to be sent."""
-    if grant is None or grant.generation != generation or grant.refresh is None:
+def begin_refresh(grant: Grant | None, *, before: Grant, at: float) -> Grant | None:
+    """Write-ahead (invariant 5): a refresh of ``before`` is about to be sent.
+
+    An attempt that is still noted there was cut off before its answer was saved, which counts as lost.
+    """
+    if not _is_same_pair(grant, before):
         return grant
-    return replace(grant, state=GrantState.REFRESHING, attempted_at=at)
+    lost = grant.answer_lost or grant.attempted_at is not None
+    return replace(grant, state=GrantState.REFRESHING, attempted_at=at, answer_lost=lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +149,14 @@ class NewPair:
     refresh_expires_at: float
 
 
-def granted(grant: Grant | None, pair: NewPair, *, generation: int) -> Grant | None:
-    """A refresh of ``generation`` brought ``pair``, sealed for the next one. The old pair is gone."""
-    if grant is None or grant.generation != generation:
+def granted(grant: Grant | None, pair: NewPair, *, before: Grant) -> Grant | None:
+    """A refresh of ``before`` brought ``pair``, sealed for the next generation. The old pair is gone."""
+    if not _is_same_pair(grant, before):
         return grant
     return replace(
         grant,
         state=GrantState.CONNECTED,
-        generation=generation + 1,
+        generation=grant.generation + 1,
         access=pair.access,
         refresh=pair.refresh,
         issued_at=pair.issued_at,
@@ -156,17 +165,22 @@ def granted(grant: Grant | None, pair: NewPair, *, generation: int) -> Grant | N
         last_refreshed_at=pair.issued_at,
         last_outcome=Outcome.GRANTED,
         attempted_at=None,
+        answer_lost=False,
     )
 
 
-def not_granted(grant: Grant | None, *, generation: int, outcome: Outcome) -> Grant | None:
-    """A refresh of ``generation`` failed. Only a terminal refusal takes anything from the grant."""
-    if grant is None or grant.generation != generation:
+def not_granted(grant: Grant | None, *, before: Grant, outcome: Outcome) -> Grant | None:
+    """A refresh of ``before`` failed. Only a terminal refusal takes anything from the grant.
+
+    That an answer was lost is kept through later failures that say nothing of the tokens (invariant 6).
+    """
+    if not _is_same_pair(grant, before):
         return grant
     if outcome is Outcome.REFUSED:
         return _without_tokens(replace(grant, state=GrantState.NEEDS_REAUTH, last_outcome=outcome))
     state = GrantState.CONNECTED if grant.state is GrantState.REFRESHING else grant.state
-    return replace(grant, state=state, last_outcome=outcome, attempted_at=None)
+    lost = grant.answer_lost or outcome is Outcome.UNKNOWN
+    return replace(grant, state=state, last_outcome=outcome, attempted_at=None, answer_lost=lost)
 
 
 def connected(pair: NewPair, *, tenant: str, company: str, scopes: tuple[str, ...], generation: int) -> Grant:
@@ -204,7 +218,16 @@ def answer_was_lost(grant: Grant) -> bool:
 
     Then a refusal that follows is reported as a lost answer and not as a revocation (invariant 6).
     """
-    return grant.last_outcome is Outcome.UNKNOWN or grant.attempted_at is not None
+    return grant.answer_lost or grant.attempted_at is not None
+
+
+def _is_same_pair(grant: Grant | None, before: Grant) -> TypeGuard[Grant]:
+    """Whether ``grant`` still has the token pair of ``before``.
+
+    Sealed values differ even where generations agree, as they do for a tenant that was removed, added again
+    and connected anew: then what was begun for the old grant must not touch the new one.
+    """
+    return grant is not None and grant.generation == before.generation and grant.refresh == before.refresh
 
 
 def _without_tokens(grant: Grant) -> Grant:
@@ -215,4 +238,5 @@ def _without_tokens(grant: Grant) -> Grant:
         access_expires_at=None,
         refresh_expires_at=None,
         attempted_at=None,
+        answer_lost=False,
     )

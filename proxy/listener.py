@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.errors import HeadTooLarge, Refusal, TargetRefused, TargetTooLong
 from proxy.exchange import Exchange
@@ -80,6 +80,20 @@ class Connection(RequestHandler):
         if self._head_since is None and self._current_request is None:
             self._head_since = self._loop.time()
         super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._fail_body()
+
+    def _fail_body(self) -> None:
+        """Tell who reads a body that its framing turned out malformed: the parser only reports it as a next
+        request, and the body would be waited for in vain."""
+        if len(self._messages) > 1:
+            payload = self._messages[-2][1]
+        elif self._current_request is not None:
+            payload = self._current_request.content
+        else:
+            return
+        if not payload.is_eof():
+            payload.set_exception(web.RequestPayloadError("malformed"))
 
     def head_complete(self) -> None:
         """A whole request head was taken up."""

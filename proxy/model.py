@@ -159,6 +159,8 @@ class Grant:
     last_outcome: Outcome | None = None
     attempted_at: float | None = None
     """When a refresh was started whose answer is not saved yet (write-ahead); else ``None``."""
+    answer_lost: bool = False
+    """An earlier refresh was sent and never answered, so Pleo may have rotated the tokens unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +304,6 @@ class GrantConnected(Fact):
     generation: int
     company: str
     scopes: tuple[str, ...]
-    missing_scopes: tuple[str, ...]
-    """Scopes that were asked for and not granted: a warning, not a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +314,18 @@ class ConsentFailed(Fact):
     level: ClassVar[Level] = "warning"
     tenant: str | None
     reason: str
+    error: str | None
+    """Pleo's error code where there was a known one, or the kind of failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopesMissing(Fact):
+    """A person consented to less than was asked for; calls that need the rest will get 403 from Pleo."""
+
+    event: ClassVar[str] = "grant.scopes_missing"
+    level: ClassVar[Level] = "warning"
+    tenant: str
+    scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

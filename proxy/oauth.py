@@ -163,7 +163,7 @@ def read_granted_access(body: bytes) -> GrantedAccess | None:
     data = _json_object(body).get("data")
     if not isinstance(data, dict):
         return None
-    company = company_id(str(data.get("subjectURN", "")).removeprefix(COMPANY_URN))
+    company = _company_of(str(data.get("subjectURN", "")))
     if company is None:
         return None
     scope = data.get("scope")
@@ -175,6 +175,10 @@ def company_id(text: str) -> str | None:
     """``text`` as a company's UUID in lower case, or ``None`` if it is none."""
     lower = text.strip().lower()
     return lower if _UUID.fullmatch(lower) else None
+
+
+def _company_of(subject_urn: str) -> str | None:
+    return company_id(subject_urn[len(COMPANY_URN) :]) if subject_urn.startswith(COMPANY_URN) else None
 
 
 def known_callback_error(error: str) -> str:

@@ -1,8 +1,8 @@
 """What the callers of a tenant may ask of Pleo: presets and blocked endpoints. Pure.
 
 Judges method and decoded path in the most generous reading that a server could give them (letter case, path
-parameters and trailing slashes aside), so that a spelling trick never passes what the plain spelling would
-not. Never judges bodies.
+parameters, repeated and trailing slashes aside), so that a spelling trick never passes what the plain spelling
+would not. Never judges bodies.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from proxy.errors import PolicyRefused
 from proxy.model import Preset, Tenant
 
 _PARAMETERS = re.compile(r";[^/]*")
+_SLASHES = re.compile(r"/{2,}")
+_AUTHORITY = re.compile(r"//[^/]*")
 _READS = frozenset({"GET", "HEAD"})
 
 
@@ -33,6 +35,15 @@ def _rule(methods: str, path: str) -> _Rule:
 
 
 BLOCKED: tuple[tuple[_Rule, str], ...] = (
+    (
+        # RFC 9110 section 9.3.8: TRACE comes back with all that was sent, and that includes the token.
+        _Rule(frozenset({"TRACE", "TRACK"}), re.compile(r".*", re.DOTALL)),
+        "its answer would show the access token",
+    ),
+    (
+        _Rule(frozenset({"CONNECT"}), re.compile(r".*", re.DOTALL)),
+        "tunnels are not for this proxy",
+    ),
     (
         _rule("DELETE", r"/installations/me"),
         "it would revoke every token of this tenant (DELETE /v1/installations/me)",
@@ -67,12 +78,25 @@ def check(tenant: Tenant, method: str, decoded_path: str) -> None:
     :param decoded_path: the percent-decoded path that Pleo would get, without query.
     :raises PolicyRefused: the endpoint is blocked, or the tenant's preset does not allow it.
     """
-    path = _PARAMETERS.sub("", decoded_path).rstrip("/").casefold() or "/"
     judged = method.upper()  # methods are case-sensitive (RFC 9110 section 9.1), and not every server knows
-    for rule, why in BLOCKED:
-        if rule.matches(judged, path):
-            raise PolicyRefused(f"{method} {decoded_path} is blocked: {why}", tenant=tenant.name)
-    if not any(rule.matches(judged, path) for rule in PRESETS[tenant.preset]):
-        raise PolicyRefused(
-            f"{method} {decoded_path} is outside the preset {tenant.preset.value!r}", tenant=tenant.name
-        )
+    for path in _readings(decoded_path):
+        for rule, why in BLOCKED:
+            if rule.matches(judged, path):
+                raise PolicyRefused(f"{method} {decoded_path} is blocked: {why}", tenant=tenant.name)
+        if not any(rule.matches(judged, path) for rule in PRESETS[tenant.preset]):
+            raise PolicyRefused(
+                f"{method} {decoded_path} is outside the preset {tenant.preset.value!r}", tenant=tenant.name
+            )
+
+
+def _readings(decoded_path: str) -> tuple[str, ...]:
+    """The path in plain spelling; a second one where a server could take its beginning for a host.
+
+    "//host/path" is a reference to another host (RFC 3986 section 4.2), and a server that resolves targets
+    like references would route by what follows it.
+    """
+    path = _PARAMETERS.sub("", decoded_path).casefold()
+    if "//" not in path:
+        return (path.rstrip("/") or "/",)
+    readings = (path, _AUTHORITY.sub("", path, count=1)) if path.startswith("//") else (path,)
+    return tuple(_SLASHES.sub("/", reading).rstrip("/") or "/" for reading in readings)

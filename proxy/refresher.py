@@ -61,20 +61,22 @@ class Refresher:
 
         :raises StoreUnavailable: the attempt could not be stored, so nothing was sent (invariant 9).
         """
-        generation, started = before.generation, self.clock()
+        started = self.clock()
         begun = await self._edit(
             before.tenant,
-            lambda grant: lifecycle.begin_refresh(grant, generation=generation, at=started),
+            lambda grant: lifecycle.begin_refresh(grant, before=before, at=started),
         )
-        if begun is None or begun.generation != generation or begun.attempted_at is None:
+        if begun is None or begun.refresh != before.refresh:
             return Refreshing(begun)
-        self.emit(RefreshStarted(before.tenant, generation, reason, chain=self.vault.chain_id(refresh)))
+        self.emit(
+            RefreshStarted(before.tenant, before.generation, reason, chain=self.vault.chain_id(refresh))
+        )
         answer = await self.provider.refresh(refresh)
         if isinstance(answer, TokenPair):
             return await self._save(before, refresh, answer, started)
         stored = await self._edit_until_saved(
             before.tenant,
-            lambda grant: lifecycle.not_granted(grant, generation=generation, outcome=answer.outcome),
+            lambda grant: lifecycle.not_granted(grant, before=before, outcome=answer.outcome),
         )
         lost = answer.outcome is Outcome.REFUSED and lifecycle.answer_was_lost(before)
         return Refreshing(stored, failure=answer, answer_was_lost=lost)
@@ -92,7 +94,7 @@ class Refresher:
         )
         stored = await self._edit_until_saved(
             before.tenant,
-            lambda grant: lifecycle.granted(grant, sealed, generation=before.generation),
+            lambda grant: lifecycle.granted(grant, sealed, before=before),
         )
         # Another pair is stored where somebody connected the tenant anew meanwhile; that grant counts.
         is_ours = stored is not None and stored.access == sealed.access

@@ -7,7 +7,10 @@ Knows framing (RFC 9112 section 6) and nothing of tokens or tenants.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import socket
+import struct
 from http import HTTPStatus
 
 from aiohttp import ClientConnectionResetError, web
@@ -15,6 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from proxy.headers import Headers, values
 
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _REASON_UNSAFE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
 
 
@@ -101,7 +105,7 @@ class CallerResponse(web.StreamResponse):
         self._ended = True
         self._close = True
         if self._request is not None and self._request.transport is not None:
-            self._request.transport.abort()
+            _reset(self._request.transport)
 
     def _head(self, request: web.BaseRequest) -> bytes:
         status, reason, headers = self._line_and_fields
@@ -141,6 +145,14 @@ class CallerResponse(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ClientConnectionResetError("the caller has left")
         transport.write(data)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """End a connection with RST: to a caller for whom its end ends the body, a FIN would make it look whole."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
 
 
 def _usual_reason(status: int) -> bytes:

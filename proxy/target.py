@@ -15,15 +15,13 @@ from proxy.errors import TargetRefused, TargetTooLong
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
-# A segment ends with its slash, so that each path matches in one way only: time stays linear in its length.
-_PLAIN = re.compile(rb"/(?:[A-Za-z0-9_~:=@!$&'()*+,-]+/)*[A-Za-z0-9_~:=@!$&'()*+,-]*")
+_PLAIN = re.compile(rb"/[A-Za-z0-9_~:=@!$&'()*+,/-]*")
 # ";x=y" parameters are cut before looking at a segment, as Java servers do before routing.
 _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"%[0-9A-Fa-f]{2}"), "is percent-encoded twice ('%25' before two hexadecimal digits)"),
     (re.compile(r"\\"), "has a backslash"),
     (re.compile(r"[\x00-\x1f\x7f-\x9f]"), "has a control character"),
     (re.compile(r"/\.\.?(?:;[^/]*)?(?=/|\Z)"), "has a dot segment ('.' or '..')"),
-    (re.compile(r"/(?:;[^/]*)?/"), "has an empty segment ('//')"),
 )
 """What a decoded path must not have, because a server on the way could read it as another path."""
 
@@ -62,8 +60,8 @@ def parse(raw: bytes, *, max_bytes: int) -> Target:
 
     :raises TargetTooLong: longer than ``max_bytes``.
     :raises TargetRefused: not origin-form or absolute-form; a fragment; bytes outside visible ASCII; a bad
-        percent escape; or a decoded path with dot segments, empty segments, backslashes, control characters,
-        encoded slashes or further percent escapes.
+        percent escape; or a decoded path with dot segments, backslashes, control characters, encoded slashes
+        or further percent escapes.
     """
     if len(raw) > max_bytes:
         raise TargetTooLong(f"the target has {len(raw)} bytes; limits.target_bytes is {max_bytes}")

@@ -27,6 +27,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LIKE_A_VERSION = re.compile(r"v\d+(-[a-z0-9]+)?")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
+_MAPPED_IPV4 = ipaddress.IPv6Network("::ffff:0:0/96")
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -137,12 +139,18 @@ def _host(tenant: str, host: str) -> str:
 
 def _network(tenant: str, text: str) -> Network:
     try:
-        return ipaddress.ip_network(text.strip())
+        network = ipaddress.ip_network(text.strip())
     except ValueError:
         raise TenantError(
             f"tenant {tenant!r}: network {text!r} is not in CIDR notation with zero host bits, "
             "such as '10.1.0.0/16'"
         ) from None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
+        raise TenantError(
+            f"tenant {tenant!r}: network {text!r} has no effect, since callers from there count as IPv4; "
+            "write it as an IPv4 network"
+        )
+    return network
 
 
 def _unique(items: Iterable[str]) -> tuple[str, ...]:

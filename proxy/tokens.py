@@ -112,21 +112,22 @@ class Tokens:
 
         :raises StoreUnavailable: the store does not answer; what is in memory stays as it is.
         """
+        live, tokenless = dict(self._live), dict(self._tokenless)
         stored = await self.store.grants()
-        for tenant in (self._live.keys() | self._tokenless.keys()) - stored.keys():
-            self._drop(tenant)
-        for grant in stored.values():
-            live = self._live.get(grant.tenant)
-            known = live.grant if live is not None else self._tokenless.get(grant.tenant)
-            # What a refresh of our own is doing to the row is known here already.
-            if known != grant and (live is None or live.task is None):
-                self.take(grant)
+        for tenant in live.keys() | tokenless.keys() | stored.keys():
+            # What a refresh or a consent did to the grant while it was read is newer than what was read.
+            if self._live.get(tenant) is not live.get(tenant):
+                continue
+            held = live.get(tenant)
+            if held is not None and held.task is not None:
+                continue
+            self._follow(
+                tenant, held.grant if held is not None else tokenless.get(tenant), stored.get(tenant)
+            )
 
     def take(self, grant: Grant) -> None:
         """Hold ``grant``, which is stored, in place of what was held for its tenant."""
         before = self._live.get(grant.tenant)
-        if before is not None and before.grant.generation > grant.generation:
-            return
         self._drop(grant.tenant)
         try:
             opened = pairs.open_pair(self.vault, grant)
@@ -148,6 +149,12 @@ class Tokens:
         for live in self._live.values():
             counts[GrantState.REFRESHING if live.task is not None else live.grant.state] += 1
         return {state.value: counts[state] for state in GrantState}
+
+    def _follow(self, tenant: str, known: Grant | None, stored: Grant | None) -> None:
+        if stored is None:
+            self._drop(tenant)
+        elif stored != known:
+            self.take(stored)
 
     def _drop(self, tenant: str) -> None:
         self._live.pop(tenant, None)
@@ -304,6 +311,8 @@ class Tokens:
                     retry_in_s=retry_in_s,
                 )
             )
+        if self._live.get(tenant) is not live:
+            return  # somebody connected the tenant anew meanwhile, and that grant counts
         if done.grant is None:
             self._drop(tenant)
         elif done.grant.generation == generation and done.grant.access is not None:

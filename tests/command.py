@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -61,10 +62,14 @@ def run(*arguments: str, stdin: str = "", environ: Mapping[str, str] | None = No
         redirect_stdout(out),
         redirect_stderr(err),
     ):
+        # A server that should have refused to start is told to end, so that its test fails.
+        hangs = threading.Timer(30, os.kill, (os.getpid(), signal.SIGINT))
+        hangs.start()
         try:
             with pytest.raises(SystemExit) as end:
                 main()
         finally:
+            hangs.cancel()
             root.handlers[:] = handlers
     out.flush()
     assert isinstance(out.buffer, io.BytesIO)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -72,27 +73,31 @@ class _Pipe:
     writer: asyncio.StreamWriter
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set on a server's side when the proxy has ended the connection."""
+    head: bytes = b""
+    """A head that was given out alone, since its body is held back."""
 
     async def message(self) -> bytes:
-        """One whole HTTP message, its framing kept as it came."""
+        """One whole HTTP message, its framing kept; where 100 is expected head and body are two."""
+        if self.head:
+            head, self.head = self.head, b""
+            return await self._body(head.lower())
         head = await self.reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"HTTP/1.1 1"):
             return head
-        lower = head.lower()
-        if b"transfer-encoding: chunked" in lower:
+        if b"expect: 100-continue" in head.lower():
+            self.head = head
+            return head
+        return head + await self._body(head.lower())
+
+    async def _body(self, head: bytes) -> bytes:
+        if b"transfer-encoding: chunked" in head:
             body = b""
-            while not body.endswith(b"0\r\n\r\n"):
+            # The last chunk, and trailers if there are any.
+            while not re.search(rb"(\A|\r\n)0\r\n([^\r\n]+\r\n)*\r\n\Z", body):
                 body += await self.reader.readuntil(b"\r\n")
-            return head + body
-        length = next(
-            (
-                int(line.split(b":")[1])
-                for line in lower.split(b"\r\n")
-                if line.startswith(b"content-length:")
-            ),
-            0,
-        )
-        return head + await self.reader.readexactly(length)
+            return body
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+        return await self.reader.readexactly(int(length[1])) if length else b""
 
 
 @dataclass

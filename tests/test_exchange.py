@@ -368,17 +368,122 @@ async def test_an_http_1_0_caller_without_host_is_served_and_closed(theatre: Sta
     )
 
 
-async def test_expect_100_continue_is_honoured(theatre: Stage) -> None:
-    """A caller that waits before it sends its body is told to go on, and the upstream gets the body."""
-    fields = b"Content-Length: 2\r\n"
+EXPECTS = b"Content-Length: 2\r\nExpect: 100-continue\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_expect_100_continue_is_honoured_end_to_end(theatre: Stage) -> None:
+    """A caller that waits before it sends its body is told to go on when the upstream says so."""
     await theatre.play(
-        caller >> asked(method=b"POST", fields=fields + b"Expect: 100-continue\r\n"),
-        caller << b"HTTP/1.1 100 Continue\r\n\r\n",
+        caller >> asked(method=b"POST", fields=EXPECTS),
+        upstream << sent(theatre, b"at-1", method=b"POST", fields=EXPECTS),
+        upstream >> CONTINUE,
+        caller << CONTINUE,
         caller >> b"hi",
-        upstream << sent(theatre, b"at-1", method=b"POST", fields=fields) + b"hi",
+        upstream << b"hi",
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+        # The connections go on, both.
+        caller >> asked(method=b"POST", fields=b"Content-Length: 2\r\n") + b"ho",
+        upstream << sent(theatre, b"at-1", method=b"POST", fields=b"Content-Length: 2\r\n") + b"ho",
         upstream >> http(b"200 OK"),
         caller << answered(b"200 OK"),
     )
+
+
+async def test_a_stale_token_is_found_before_the_body_is_asked_for(theatre: Stage) -> None:
+    """With Expect: 100-continue a 401 costs no upload: the body goes up once, with the new token."""
+    await theatre.play(
+        caller >> asked(method=b"POST", fields=EXPECTS),
+        upstream << sent(theatre, b"at-1", method=b"POST", fields=EXPECTS),
+        upstream >> http(b"401 Unauthorized"),
+        provider << refresh_request(theatre, "rt-1"),
+        provider >> token_answer("at-2", "rt-2"),
+        upstream << sent(theatre, b"at-2", method=b"POST", fields=EXPECTS),
+        upstream >> CONTINUE,
+        caller << CONTINUE,
+        caller >> b"hi",
+        upstream << b"hi",
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+    )
+    assert (finished(theatre).retried, finished(theatre).bytes_in) == (True, 2)
+
+
+async def test_a_401_after_the_body_was_asked_for_is_repeated_without_waiting(theatre: Stage) -> None:
+    """A caller is told to go on once; the second time the body is at hand and follows its head at once."""
+    await theatre.play(
+        caller >> asked(method=b"POST", fields=EXPECTS),
+        upstream << sent(theatre, b"at-1", method=b"POST", fields=EXPECTS),
+        upstream >> CONTINUE,
+        caller << CONTINUE,
+        caller >> b"hi",
+        upstream << b"hi",
+        upstream >> http(b"401 Unauthorized"),
+        provider << refresh_request(theatre, "rt-1"),
+        provider >> token_answer("at-2", "rt-2"),
+        upstream << sent(theatre, b"at-2", method=b"POST", fields=EXPECTS),
+        upstream << b"hi",
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+    )
+
+
+async def test_an_answer_before_the_body_means_that_the_body_is_never_asked_for(theatre: Stage) -> None:
+    """A final answer in place of 100 ends the request, and the connection: the body may come or not."""
+    await theatre.play(
+        caller >> asked(method=b"POST", fields=EXPECTS),
+        upstream << sent(theatre, b"at-1", method=b"POST", fields=EXPECTS),
+        upstream >> http(b"200 OK", b"early"),
+        caller
+        << b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Request-Id: r-1\r\nConnection: close\r\n\r\nearly",
+        upstream.sees_the_end(),
+        caller.sees_the_end(),
+    )
+    assert (finished(theatre).status, finished(theatre).bytes_in) == (200, 0)
+
+
+async def test_an_upstream_that_never_says_100_gets_the_body_all_the_same(
+    theatre: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that knows nothing of the expectation costs a pause, and no more."""
+    monkeypatch.setattr("proxy.upstream.upload.CONTINUE_S", 0.05)
+    fields = b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+    head = sent(theatre, b"at-1", method=b"POST", fields=b"Expect: 100-continue\r\n")
+    await theatre.play(
+        caller >> asked(method=b"POST", fields=fields),
+        upstream << head[:-2] + b"Transfer-Encoding: chunked\r\n\r\n",
+        caller << CONTINUE,
+        caller >> b"2\r\nhi\r\n0\r\n\r\n",
+        upstream << b"2\r\nhi\r\n0\r\n\r\n",
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_of", "version"),
+    [
+        pytest.param(b"Content-Length: 2\r\nExpect: 200-ok\r\n", b"1.1", id="unknown-expectation"),
+        pytest.param(b"Content-Length: 2\r\nExpect: 100-continue\r\n", b"1.0", id="http-1.0"),
+        pytest.param(b"Expect: 100-continue\r\n", b"1.1", id="without-body"),
+        pytest.param(b"Content-Length: 0\r\nExpect: 100-continue\r\n", b"1.1", id="empty-body"),
+    ],
+)
+async def test_an_expectation_that_nobody_waits_for_stays_behind(
+    theatre: Stage, request_of: bytes, version: bytes
+) -> None:
+    """Only 100-continue, with a body and over HTTP/1.1, is waited for (RFC 9110 section 10.1.1)."""
+    kept, _, _ = request_of.partition(b"Expect")
+    body = b"hi" if b"2" in kept else b""
+    head = asked(method=b"POST", fields=request_of).replace(b"HTTP/1.1", b"HTTP/" + version)
+    expected = sent(theatre, b"at-1", method=b"POST", fields=kept)
+    await theatre.play(
+        caller >> head + body,
+        upstream << expected.replace(b"Via: 1.1", b"Via: " + version) + body,
+        upstream >> http(b"200 OK"),
+    )
+    assert (await theatre.receive(caller)).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_a_refusal_comes_before_the_body_is_asked_for(theatre: Stage) -> None:

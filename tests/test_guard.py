@@ -24,6 +24,55 @@ def authority(*hosts: bytes, target: bytes = b"/", http_1_1: bool = True) -> str
     return guard.authority_of(fields, parse(target, max_bytes=999), http_1_1=http_1_1)
 
 
+FRAMED: dict[str, tuple[tuple[int, int], str | None, str | None, bool]] = {
+    "no-body": ((1, 1), None, None, False),
+    "empty": ((1, 1), None, "0", False),
+    "empty-with-zeros": ((1, 1), None, "000", False),
+    "length": ((1, 1), None, "5", True),
+    "length-with-zeros": ((1, 0), None, "0005", True),
+    "chunked": ((1, 1), "chunked", None, True),
+    "chunked-letter-case": ((1, 1), "ChunKed", None, True),
+}
+
+
+@pytest.mark.parametrize(("version", "coding", "length", "has_body"), FRAMED.values(), ids=FRAMED)
+def test_plain_framings_pass(
+    version: tuple[int, int], coding: str | None, length: str | None, *, has_body: bool
+) -> None:
+    """A body with a length, one in chunks, and none at all are understood."""
+    guard.check_framing(version, transfer_encoding=coding, content_length=length, has_body=has_body)
+
+
+ILL_FRAMED: dict[str, tuple[tuple[int, int], str | None, str | None, bool]] = {
+    "http-0.9": ((0, 9), None, None, False),
+    "http-2.0": ((2, 0), None, None, False),
+    "both": ((1, 1), "chunked", "5", True),
+    "both-with-empty-coding": ((1, 1), "", "5", True),
+    "chunked-in-1.0": ((1, 0), "chunked", None, True),
+    "another-coding-first": ((1, 1), "gzip, chunked", None, True),
+    "unknown-coding-first": ((1, 1), "x,chunked", None, True),
+    "chunked-with-parameter": ((1, 1), "chunked;q=1", None, True),
+    "identity": ((1, 1), "identity", None, False),
+    "empty-coding": ((1, 1), "", None, False),
+    "length-but-no-body-seen": ((1, 1), None, "18446744073709551615", False),
+    "short-length-but-no-body-seen": ((1, 1), None, "5", False),
+    "body-but-no-length": ((1, 1), None, "0", True),
+    "length-beyond-64-bits": ((1, 1), None, "9" * 19, True),
+    "length-with-sign": ((1, 1), None, "+5", True),
+    "length-in-other-digits": ((1, 1), None, "\u0665", True),
+    "empty-length": ((1, 1), None, "", False),
+}
+
+
+@pytest.mark.parametrize(("version", "coding", "length", "has_body"), ILL_FRAMED.values(), ids=ILL_FRAMED)
+def test_framings_of_two_meanings_are_refused(
+    version: tuple[int, int], coding: str | None, length: str | None, *, has_body: bool
+) -> None:
+    """What two servers could see ending at two places is refused, whatever the parser made of it."""
+    with pytest.raises(TargetRefused):
+        guard.check_framing(version, transfer_encoding=coding, content_length=length, has_body=has_body)
+
+
 @pytest.mark.parametrize(
     "host",
     [

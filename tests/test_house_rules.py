@@ -33,7 +33,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
     ("target", "headers", "guard", "policy", "oauth", "lifecycle", "vault", "problems"),
-    ("config", "keyring", "store", "provider", "upstream", "replay", "response", "pairs"),
+    ("config", "keyring", "store", "provider", "upstream", "replay", "intake", "response", "pairs"),
     ("tenants", "listing", "refresher", "tokens", "authorize"),
     ("exchange",),
     ("listener", "telemetry", "admin"),

@@ -201,13 +201,25 @@ def tokenless(state: GrantState) -> Grant:
 
 def test_begin_writes_the_attempt_ahead() -> None:
     """Before a refresh is sent, the grant says so, and nothing else of it has changed."""
-    begun = lifecycle.begin_refresh(grant(), generation=3, at=500.0)
+    begun = lifecycle.begin_refresh(grant(), before=grant(), at=500.0)
     assert begun == grant(GrantState.REFRESHING, attempted_at=500.0)
+
+
+def test_an_attempt_without_an_answer_is_remembered_as_lost() -> None:
+    """A refresh that was cut off counts as lost until a new pair comes, whatever fails in between."""
+    cut_off = grant(GrantState.REFRESHING, attempted_at=400.0)
+    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=500.0)
+    assert begun == grant(GrantState.REFRESHING, attempted_at=500.0, answer_lost=True)
+    failed = lifecycle.not_granted(begun, before=cut_off, outcome=Outcome.NOT_SENT)
+    assert failed == grant(last_outcome=Outcome.NOT_SENT, answer_lost=True)
+    healed = lifecycle.granted(failed, PAIR, before=cut_off)
+    assert healed is not None
+    assert not healed.answer_lost
 
 
 def test_granted_replaces_everything_at_once() -> None:
     """A new pair takes the place of tokens and times together, one generation further."""
-    got = lifecycle.granted(grant(GrantState.REFRESHING, attempted_at=500.0), PAIR, generation=3)
+    got = lifecycle.granted(grant(GrantState.REFRESHING, attempted_at=500.0), PAIR, before=grant())
     assert got == grant(
         generation=4,
         access=PAIR.access,
@@ -222,7 +234,7 @@ def test_granted_replaces_everything_at_once() -> None:
 def test_refused_erases_the_tokens() -> None:
     """A terminal refusal ends the grant and leaves neither token, while company and scopes are kept."""
     before = grant(GrantState.REFRESHING, attempted_at=500.0)
-    after = lifecycle.not_granted(before, generation=3, outcome=Outcome.REFUSED)
+    after = lifecycle.not_granted(before, before=grant(), outcome=Outcome.REFUSED)
     assert after == replace(tokenless(GrantState.NEEDS_REAUTH), last_outcome=Outcome.REFUSED)
 
 
@@ -233,23 +245,25 @@ TRANSIENT = [Outcome.CLIENT_REJECTED, Outcome.NOT_SENT, Outcome.UNAVAILABLE, Out
 def test_any_other_failure_takes_nothing(outcome: Outcome) -> None:
     """After a failure that is not terminal the grant is connected as before, with the outcome noted."""
     before = grant(GrantState.REFRESHING, attempted_at=500.0)
-    after = lifecycle.not_granted(before, generation=3, outcome=outcome)
-    assert after == grant(last_outcome=outcome)
+    after = lifecycle.not_granted(before, before=grant(), outcome=outcome)
+    assert after == grant(last_outcome=outcome, answer_lost=outcome is Outcome.UNKNOWN)
 
 
-@pytest.mark.parametrize("state", [GrantState.UNVERIFIED, GrantState.REVOKED, GrantState.NEEDS_REAUTH])
-def test_a_failure_changes_no_state_but_refreshing(state: GrantState) -> None:
-    """A failure that comes late does not bring a grant back that has ended meanwhile."""
-    after = lifecycle.not_granted(tokenless(state), generation=3, outcome=Outcome.UNAVAILABLE)
-    assert after is not None
-    assert (after.state, after.access, after.refresh) == (state, None, None)
+@pytest.mark.parametrize("state", [GrantState.REVOKED, GrantState.NEEDS_REAUTH])
+def test_a_failure_that_comes_late_brings_nothing_back(state: GrantState) -> None:
+    """A failure does not change a grant that has ended meanwhile, nor a state other than refreshing."""
+    ended = tokenless(state)
+    assert lifecycle.not_granted(ended, before=grant(), outcome=Outcome.UNAVAILABLE) is ended
+    unverified = grant(GrantState.UNVERIFIED)
+    after = lifecycle.not_granted(unverified, before=grant(), outcome=Outcome.UNAVAILABLE)
+    assert after == grant(GrantState.UNVERIFIED, last_outcome=Outcome.UNAVAILABLE)
 
 
 @pytest.mark.parametrize("state", [GrantState.NEEDS_REAUTH, GrantState.REVOKED])
 def test_a_grant_without_tokens_is_not_refreshed(state: GrantState) -> None:
     """No refresh begins for a grant that has no refresh token."""
-    before = tokenless(state)
-    assert lifecycle.begin_refresh(before, generation=3, at=500.0) is before
+    ended = tokenless(state)
+    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0) is ended
 
 
 def test_revoked_erases_the_tokens() -> None:
@@ -297,7 +311,7 @@ def test_next_generation(before: Grant | None, expected: int) -> None:
     ("before", "lost"),
     [
         pytest.param(grant(), False, id="answered"),
-        pytest.param(grant(last_outcome=Outcome.UNKNOWN), True, id="no-usable-answer"),
+        pytest.param(grant(answer_lost=True), True, id="no-usable-answer"),
         pytest.param(grant(GrantState.REFRESHING, attempted_at=5.0), True, id="crashed-while-refreshing"),
         pytest.param(grant(last_outcome=Outcome.UNAVAILABLE), False, id="told-unavailable"),
         pytest.param(grant(last_outcome=None), False, id="never-refreshed"),
@@ -308,13 +322,13 @@ def test_answer_was_lost(before: Grant, *, lost: bool) -> None:
     assert lifecycle.answer_was_lost(before) is lost
 
 
-Event = Callable[[Grant | None, int], Grant | None]
+Event = Callable[[Grant | None, Grant], Grant | None]
 EVENTS: dict[str, Event] = {
-    "begin": lambda grant, generation: lifecycle.begin_refresh(grant, generation=generation, at=7.0),
-    "granted": lambda grant, generation: lifecycle.granted(grant, PAIR, generation=generation),
+    "begin": lambda stored, before: lifecycle.begin_refresh(stored, before=before, at=7.0),
+    "granted": lambda stored, before: lifecycle.granted(stored, PAIR, before=before),
     **{
-        outcome.value: lambda grant, generation, outcome=outcome: lifecycle.not_granted(  # type: ignore[misc]
-            grant, generation=generation, outcome=outcome
+        outcome.value: lambda stored, before, outcome=outcome: lifecycle.not_granted(  # type: ignore[misc]
+            stored, before=before, outcome=outcome
         )
         for outcome in [*TRANSIENT, Outcome.REFUSED]
     },
@@ -322,18 +336,25 @@ EVENTS: dict[str, Event] = {
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
-@pytest.mark.parametrize("generation", [2, 4], ids=["older", "newer"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(grant(generation=2), id="older"),
+        pytest.param(grant(generation=4), id="newer"),
+        pytest.param(grant(refresh=Sealed("of the tenant's former life")), id="same-generation-other-pair"),
+    ],
+)
 @pytest.mark.parametrize("state", GrantState)
-def test_a_stale_generation_changes_nothing(event: Event, generation: int, state: GrantState) -> None:
-    """An event about another generation returns the grant as it is stored."""
-    for before in (grant(state), tokenless(state)):
-        assert event(before, generation) is before
+def test_an_event_about_another_pair_changes_nothing(event: Event, before: Grant, state: GrantState) -> None:
+    """What was begun for another pair returns the grant as it is stored."""
+    for stored in (grant(state), tokenless(state)):
+        assert event(stored, before) is stored
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_an_event_about_no_grant_makes_none(event: Event) -> None:
     """Where no grant is stored any more, no event brings one back."""
-    assert event(None, 3) is None
+    assert event(None, grant()) is None
 
 
 STEPS = st.lists(st.tuples(st.sampled_from([*EVENTS, "revoked", "consent"]), st.integers(0, 8)), max_size=12)
@@ -345,7 +366,7 @@ def _step(before: Grant | None, name: str, generation: int) -> Grant | None:
     if name == "consent":
         following = lifecycle.next_generation(before)
         return lifecycle.connected(PAIR, tenant="acme", company="c", scopes=(), generation=following)
-    return EVENTS[name](before, generation)
+    return EVENTS[name](before, grant(generation=generation, refresh=PAIR.refresh))
 
 
 @given(st.none() | st.just(grant()), STEPS)

@@ -72,7 +72,10 @@ def test_aiohttp_still_has_what_the_listener_leans_on() -> None:
     for name in ("keepalive_timeout", "lingering_time", "max_line_size", "max_field_size", "max_headers"):
         assert name in accepted
     assert accepted["auto_decompress"].default is True
-    assert "_current_request" in RequestHandler.__slots__
+    assert {"_current_request", "_messages"} <= set(RequestHandler.__slots__)
+    assert "(_ErrInfo(status=400, exc=exc, message=exc.message), EMPTY_PAYLOAD)" in inspect.getsource(
+        RequestHandler.data_received
+    )
     assert LineTooLong(b"x", 7).args[1] == 7
     assert {"prepare", "write", "write_eof", "keep_alive", "prepared"} <= set(dir(web.StreamResponse))
     source = inspect.getsource(RequestHandler)

@@ -34,6 +34,13 @@ ACCEPTED = {
     "dot-in-segment": (b"/v1/a.b/c..d/...", "/v1/a.b/c..d/..."),
     "dot-before-parameter-name": (b"/v1/.x;y", "/v1/.x;y"),
     "segment-parameter": (b"/v1/a;x=y/b", "/v1/a;x=y/b"),
+    "empty-segment": (b"/v1//x", "/v1//x"),
+    "empty-first-segment": (b"//v1/x", "//v1/x"),
+    "two-slashes-at-end": (b"/v1//", "/v1//"),
+    "slashes-only": (b"///", "///"),
+    "empty-segment-with-parameter": (b"/v1/;x=y/z", "/v1/;x=y/z"),
+    "empty-segment-with-encoded-parameter": (b"/v1/%3b/z", "/v1/;/z"),
+    "empty-segment-before-escape": (b"/v1//%41", "/v1//A"),
     "encoded-space": (b"/v1/a%20b", "/v1/a b"),
     "encoded-utf-8": (b"/v1/caf%C3%A9", "/v1/café"),
     "encoded-letter": (b"/%61cme/v1", "/acme/v1"),
@@ -98,12 +105,7 @@ REFUSED = {
     "dot-segment-with-empty-parameter": b"/v1/..;/x",
     "single-dot-with-parameter-at-end": b"/v1/.;x",
     "dot-segment-with-encoded-parameter": b"/v1/..%3Bx/y",
-    "empty-segment": b"/v1//x",
-    "empty-first-segment": b"//v1/x",
-    "two-slashes-at-end": b"/v1//",
-    "empty-segment-with-parameter": b"/v1/;x=y/z",
-    "empty-first-segment-with-parameter": b"/;/v1",
-    "empty-segment-with-encoded-parameter": b"/v1/%3b/z",
+    "dot-segment-between-slashes": b"/v1//..//x",
     "encoded-twice-dot": b"/v1/%252e%252e/x",
     "encoded-twice-slash": b"/v1/a%252Fb",
     "encoded-twice-letter": b"/v1/installations/m%2565",
@@ -186,8 +188,8 @@ def test_what_was_checked_is_what_is_sent(raw: bytes) -> None:
 
 @given(TARGETS | WELL_MEANT)
 def test_an_accepted_path_has_one_meaning(raw: bytes) -> None:
-    """The decoded path has no dot or empty segment, even less its parameters, no backslash, no control
-    character and nothing left to decode."""
+    """The decoded path has no dot segment, even less its parameters, no backslash, no control character and
+    nothing left to decode."""
     target = accepted(raw)
     if target is None:
         return
@@ -195,7 +197,6 @@ def test_an_accepted_path_has_one_meaning(raw: bytes) -> None:
         segments = decoded.split("/")
         assert segments[0] == ""
         assert not {".", ".."} & set(segments)
-        assert "" not in segments[1:-1]
     assert "\\" not in target.decoded
     assert not [char for char in target.decoded if unicodedata.category(char) == "Cc"]
     assert unquote_to_bytes(target.decoded) == target.decoded.encode()
@@ -231,6 +232,8 @@ def test_prefix_removal_keeps_the_remaining_bytes(rest: bytes, query: bytes | No
         pytest.param(b"/acme;x/v1", "acme;x", b"/v1", id="name-with-parameter"),
         pytest.param(b"/acme/acme/v1", "acme", b"/acme/v1", id="name-twice"),
         pytest.param(b"/", "", b"/", id="root"),
+        pytest.param(b"/acme//v1", "acme", b"//v1", id="slashes-after-the-name"),
+        pytest.param(b"//acme/v1", "", b"/acme/v1", id="slashes-before-the-name"),
     ],
 )
 def test_first_segment_and_the_rest(raw: bytes, first: str, rest: bytes) -> None:

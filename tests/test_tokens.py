@@ -146,7 +146,7 @@ async def test_a_crash_between_sending_and_saving_is_told_from_a_revocation(
         await proxy.add_tenant("acme")
         await proxy.connect("acme")
         await proxy.app.store.edit_grant(
-            "acme", lambda grant: lifecycle.begin_refresh(grant, generation=1, at=pleo.now())
+            "acme", lambda grant: grant and lifecycle.begin_refresh(grant, before=grant, at=pleo.now())
         )
         current = pleo.authority.current(ACME)
         assert current is not None

@@ -1367,6 +1367,110 @@ async def test_large_upload_arrives_whole() -> None:
         assert engine.stats["connections_idle"] == 1
 
 
+# --- bodies that are held back
+
+
+def hold_back(engine: Upstream, body: Body, method: bytes = b"POST") -> asyncio.Task[Answer]:
+    """Start a request whose body waits for 100; the test goes on as the upstream."""
+    headers = [*HOST, (b"Expect", b"100-continue")]
+    if body.length is not None:
+        headers.append((b"Content-Length", b"%d" % body.length))
+    return asyncio.create_task(
+        coroutine(engine.send(method, b"/v1/things", headers, body, wait_for_continue=True))
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "wire"), [(2, b"hi"), (None, b"2\r\nhi\r\n0\r\n\r\n")], ids=["content-length", "chunked"]
+)
+@on_both_loops
+async def test_body_is_held_back_until_the_upstream_wants_it(length: int | None, wire: bytes) -> None:
+    """Nothing of the body is asked for before 100 Continue; other interim answers do not count."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        body = Given([b"hi"], length)
+        sending = hold_back(engine, body)
+        peer = await stage.peer()
+        await peer.head()
+        peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        (connection,) = engine._open
+        await until(lambda: connection._heard)
+        assert not body.under_way
+        peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await peer.receive(len(wire)) == wire
+        peer.send(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)  # a second one changes nothing
+        assert (await sending).take_all() == b"hi"
+        assert engine.stats["connections_idle"] == 1
+        assert body.handed_out == len(b"hi")
+
+
+@pytest.mark.parametrize("wire", [OK, OK[:-1]], ids=["whole", "head"])
+@on_both_loops
+async def test_final_answer_comes_before_the_body(wire: bytes) -> None:
+    """A final answer in place of 100: the body is never read, and the connection not used again."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        body = Given([b"hi"], 2)
+        sending = hold_back(engine, body)
+        peer = await stage.peer()
+        await peer.head()
+        peer.send(wire)
+        answer = await sending
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"[len(wire) :])
+        assert await read(answer) == b"hi"
+        assert await peer.rest() == b""
+        assert engine.stats["connections_idle"] == 0
+        assert not body.handed_out
+
+
+@on_both_loops
+async def test_wait_for_100_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that says nothing gets the body after a while."""
+    monkeypatch.setattr("proxy.upstream.upload.CONTINUE_S", 0.05)
+    async with Stage() as stage:
+        engine = stage.engine()
+        sending = hold_back(engine, Given([b"hi"], 2))
+        peer = await stage.peer()
+        await peer.head()
+        assert await peer.receive(2) == b"hi"
+        peer.send(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)  # too late, and harmless
+        assert (await sending).take_all() == b"hi"
+        assert engine.stats["connections_idle"] == 1
+
+
+@on_both_loops
+async def test_held_back_request_is_cancelled() -> None:
+    """A caller that leaves while its body is held back leaves nothing behind."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        body = Given([b"hi"], 2)
+        sending = hold_back(engine, body)
+        peer = await stage.peer()
+        await peer.head()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert await peer.rest() == b""
+        assert not body.handed_out
+
+
+@on_both_loops
+async def test_head_alone_is_repeated_whatever_the_method() -> None:
+    """A stale connection costs a held-back POST nothing: without its body it cannot have taken effect."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        stale = await warmed_up(stage, engine)
+        sending = hold_back(engine, Given([b"hi"], 2))
+        await stale.head()
+        stale.reset()
+        peer = await stage.peer()
+        await peer.head()
+        peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await peer.receive(2) == b"hi"
+        peer.send(OK)
+        assert (await sending).take_all() == b"hi"
+
+
 # --- slow readers, and callers that leave
 
 

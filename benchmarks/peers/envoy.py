@@ -163,7 +163,7 @@ def _cluster(site: Site) -> dict[str, Any]:
 
 
 def _version(path: Path) -> str:
-    return output_of([str(path), "--version"]).split("/")[1]
+    return output_of([str(path), "--version"]).partition(" version: ")[2].split("/")[1]
 
 
 PEER = Peer(

@@ -12,7 +12,11 @@ _BUILT = STORAGE / "reverse_proxy"
 
 
 def _command(site: Site) -> list[str]:
-    options = [f"-listen=127.0.0.1:{site.port}", f"-upstream={site.upstream.url}", f"-credential={CREDENTIAL}"]
+    options = [
+        f"-listen=127.0.0.1:{site.port}",
+        f"-upstream={site.upstream.url}",
+        f"-credential={CREDENTIAL}",
+    ]
     if site.upstream.authority is not None:
         options.append(f"-authority={site.upstream.authority}")
     return [str(built(site.program)), *options]

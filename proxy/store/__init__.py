@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxy.store.interface import LINK_KEPT_S, Store, TenantGone
+from proxy.store.interface import LINK_KEPT_S, LinkSpent, Store, TenantGone
 from proxy.store.lock import ServeLock
 from proxy.store.sqlite import SqliteStore
 
-__all__ = ["LINK_KEPT_S", "ServeLock", "Store", "TenantGone", "open_store"]
+__all__ = ["LINK_KEPT_S", "LinkSpent", "ServeLock", "Store", "TenantGone", "open_store"]
 
 
 def open_store(url_path: Path) -> Store:

@@ -24,6 +24,10 @@ class TenantGone(Exception):  # noqa: N818 - a state of the store that callers a
         self.tenant = tenant
 
 
+class LinkSpent(Exception):  # noqa: N818 - as TenantGone
+    """The connect link with which something was to be stored is used, expired, or not there."""
+
+
 class Store(Protocol):
     """Tenants, grants, connect links and flows, shared by every process that opens the same database.
 
@@ -61,11 +65,19 @@ class Store(Protocol):
         :raises TenantGone: there is no such tenant; ``edit`` was not called.
         """
 
-    async def edit_tenant_and_grant(
-        self, tenant: str, edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]]
+    async def connect(
+        self,
+        tenant: str,
+        edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]],
+        *,
+        link: str,
+        at: float,
     ) -> tuple[Tenant, Grant]:
-        """Like :meth:`edit_grant`, for consent, which settles the company and stores the grant at once.
+        """Consent: settle the company, store the grant and mark the link as used, all at once or not at all.
 
+        Of many with one link exactly one succeeds; a refusal by ``edit`` leaves the link as it was.
+
+        :raises LinkSpent: at ``at`` the link is used or expired, or there is none; ``edit`` was not called.
         :raises TenantGone: there is no such tenant; ``edit`` was not called.
         :raises TenantError: as in :meth:`edit_tenants`.
         """
@@ -78,9 +90,6 @@ class Store(Protocol):
 
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
         """The link as it is stored, used or expired though it may be."""
-
-    async def use_link(self, id: str, at: float) -> bool:  # noqa: A002 - the field's name
-        """Mark the link as used; ``True`` for exactly one caller, if at ``at`` it is unused and unexpired."""
 
     async def add_flow(self, flow: Flow) -> None:
         """Store a flow that has just begun.

@@ -97,6 +97,7 @@ def grant_of(row: Row) -> Grant:
         last_refreshed_at=row["last_refreshed_at"],
         last_outcome=outcome and _word(Outcome, outcome, f"the last outcome of {tenant}'s grant"),
         attempted_at=row["attempted_at"],
+        answer_lost=bool(row["answer_lost"]),
     )
 
 

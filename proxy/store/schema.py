@@ -48,7 +48,8 @@ def m001_initial(db: Database) -> None:
             refresh_expires_at REAL,
             last_refreshed_at REAL,
             last_outcome TEXT,
-            attempted_at REAL
+            attempted_at REAL,
+            answer_lost INTEGER NOT NULL DEFAULT 0
         ) STRICT;
 
         CREATE TABLE links (

@@ -22,7 +22,7 @@ from proxy.errors import StoreUnavailable, TenantError
 from proxy.model import Flow, Grant, Link, Sealed, Tenant
 from proxy.store import rows
 from proxy.store.connection import connect, fault_of, reading, writing
-from proxy.store.interface import LINK_KEPT_S, TenantGone
+from proxy.store.interface import LINK_KEPT_S, LinkSpent, TenantGone
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,19 +70,21 @@ class SqliteStore:
     async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
         return await self._run(_edit_grant, tenant, edit)
 
-    async def edit_tenant_and_grant(
-        self, tenant: str, edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]]
+    async def connect(
+        self,
+        tenant: str,
+        edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]],
+        *,
+        link: str,
+        at: float,
     ) -> tuple[Tenant, Grant]:
-        return await self._run(_edit_tenant_and_grant, tenant, edit)
+        return await self._run(_connect, tenant, edit, link, at)
 
     async def add_link(self, link: Link) -> None:
         await self._run(_add_link, link)
 
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
         return await self._run(_link, id)
-
-    async def use_link(self, id: str, at: float) -> bool:  # noqa: A002 - the field's name
-        return await self._run(_use_link, id, at)
 
     async def add_flow(self, flow: Flow) -> None:
         await self._run(_add_flow, flow)
@@ -211,11 +213,16 @@ def _edit_grant(db: Database, tenant: str, edit: Callable[[Grant | None], Grant 
     return after
 
 
-def _edit_tenant_and_grant(
-    db: Database, tenant: str, edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]]
+def _connect(
+    db: Database,
+    tenant: str,
+    edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]],
+    link: str,
+    at: float,
 ) -> tuple[Tenant, Grant]:
     with writing(db):
         row = _require_tenant(db, tenant)
+        _use_link(db, link, at)
         routes = db.query("SELECT * FROM routes WHERE tenant = ? ORDER BY kind, position", [tenant])
         tenant_before, grant_before = rows.tenant_of(row, routes), _grant(db, tenant)
         tenant_after, grant_after = edit(tenant_before, grant_before)
@@ -234,10 +241,11 @@ def _write_grant(db: Database, tenant: str, before: Grant | None, after: Grant |
         raise ValueError(f"the grant of tenant {after.tenant} cannot be stored for tenant {tenant}")
     db.execute(
         "INSERT OR REPLACE INTO grants (tenant, state, generation, company, scopes, access, refresh,"
-        " issued_at, access_expires_at, refresh_expires_at, last_refreshed_at, last_outcome, attempted_at)"
+        " issued_at, access_expires_at, refresh_expires_at, last_refreshed_at, last_outcome, attempted_at,"
+        " answer_lost)"
         " VALUES (:tenant, :state, :generation, :company, :scopes, :access, :refresh,"
         " :issued_at, :access_expires_at, :refresh_expires_at, :last_refreshed_at, :last_outcome,"
-        " :attempted_at)",
+        " :attempted_at, :answer_lost)",
         rows.row_of_grant(after),
     )
 
@@ -257,13 +265,13 @@ def _link(db: Database, link: str) -> Link | None:
     return rows.link_of(row) if row else None
 
 
-def _use_link(db: Database, link: str, at: float) -> bool:
-    with writing(db):
-        used = db.execute(
-            "UPDATE links SET used_at = :at WHERE id = :id AND used_at IS NULL AND expires_at > :at",
-            {"id": link, "at": at},
-        )
-    return used.rowcount == 1
+def _use_link(db: Database, link: str, at: float) -> None:
+    used = db.execute(
+        "UPDATE links SET used_at = :at WHERE id = :id AND used_at IS NULL AND expires_at > :at",
+        {"id": link, "at": at},
+    )
+    if used.rowcount != 1:
+        raise LinkSpent
 
 
 def _add_flow(db: Database, flow: Flow) -> None:

@@ -2,7 +2,8 @@
 
 ========== ==========================================================================================
 answer     what came back: head as received, body as it arrives
-connection one connection: parser, upload, back-pressure, limits
+upload     a request body on its way up, held back where the upstream is asked first
+connection one connection: parser, back-pressure, limits
 pool       :class:`Upstream`: opens and keeps connections, decides what is sent again
 ========== ==========================================================================================
 
@@ -10,7 +11,7 @@ Beside :mod:`proxy.provider` the only place that opens connections to the outsid
 """
 
 from proxy.upstream.answer import Answer, BrokenOff, Headers
-from proxy.upstream.connection import Body
 from proxy.upstream.pool import Upstream
+from proxy.upstream.upload import Body
 
 __all__ = ["Answer", "Body", "BrokenOff", "Headers", "Upstream"]

@@ -8,32 +8,18 @@ ends the connection, for an answer given to the wrong caller is the worst that c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
 from proxy.errors import UpstreamTimeout, UpstreamUnreachable
 from proxy.upstream.answer import Answer, BrokenOff, Headers
+from proxy.upstream.upload import Body, Upload
 
 HIGH_WATER = 256 * 1024
 """Unread body bytes above which reading from the upstream pauses; it resumes when the reader took them."""
-
-
-class Body(Protocol):
-    """A request body that can be asked for its bytes, several times if it is replayable."""
-
-    @property
-    def length(self) -> int | None:
-        """The ``Content-Length`` in bytes; ``None`` for a body that is sent chunked."""
-
-    @property
-    def replayable(self) -> bool:
-        """A further :meth:`chunks` would give the whole body again."""
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """A fresh iterator over the body from its beginning."""
 
 
 class ClosedEarly(Exception):  # noqa: N818 - never leaves the package; the pool turns it into its decision
@@ -93,43 +79,40 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._extra = False  # more came than one answer
         self._reading_paused = False
-        # The request as it is sent.
-        self._unsent = b""  # its head, while it waits for the first piece of the body
-        self._written = False
-        self._upload: asyncio.Task[None] | None = None
-        self._uploading = False
-        self._waits_for_caller = False
-        self._writable: asyncio.Future[None] | None = None
+        # The request as it is sent, if it has a body that was not at hand.
+        self._upload: Upload | None = None
+        self._writing_paused = False
 
     # --- what the pool and the answer ask for
 
-    def begin(self, method: bytes, head: bytes, body: Body | None) -> asyncio.Future[Answer]:
+    def begin(
+        self, method: bytes, head: bytes, body: Body | None, *, wait_for_continue: bool = False
+    ) -> asyncio.Future[Answer]:
         """Start an exchange; the future is done as soon as the head of the final answer is complete.
 
-        It fails with :exc:`ClosedEarly`, with a refusal, or with whatever the body's iterator raised.
+        With ``wait_for_continue`` the body is held back (RFC 9110 section 10.1.1). The future fails with
+        :exc:`ClosedEarly`, with a refusal, or with whatever the body's iterator raised.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
         if self._transport.is_closing():
             future.set_exception(ClosedEarly(written=False))
             return future
         self._head = future
-        self._answer = None
+        self._answer = self._upload = None
         self._is_head_request = method == b"HEAD"
         self._began_at = self._active_at = self._loop.time()
         self._heard = self._done = self._keep_alive = self._extra = False
         self._bare = 0
         if body is None:
-            self._written = True
             self._transport.write(head)
+            return future
+        self._upload = upload = Upload(head, body, self._transport, self._end)
+        if self._writing_paused:
+            upload.pause()
+        if wait_for_continue:
+            upload.hold()
         else:
-            self._written = False
-            self._unsent = head
-            self._uploading = True
-            self._upload = self._loop.create_task(self._send_body(body))
-            self._upload.add_done_callback(self._upload_ended)
-            # Runs after the task's first step: a piece of the body that is there at once goes out in one
-            # write with the head, and one that is not keeps the head from nothing.
-            self._loop.call_soon(self._flush_head)
+            upload.start()
         return future
 
     def give_up(self, head: asyncio.Future[Answer]) -> None:
@@ -167,17 +150,19 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()  # a peer that does not finish the closing handshake
         elif now - self._began_at > self._limits.total_s:
             self._end(UpstreamTimeout(f"{self._origin} took longer than {self._limits.total_s:g} s"))
-        elif (
-            now - self._active_at > self._limits.idle_s
-            and not self._reading_paused
-            and not self._waits_for_caller
-        ):
+        elif not self._reading_paused and self._silence(now) > self._limits.idle_s:
             self._end(UpstreamTimeout(f"{self._origin} was silent for {self._limits.idle_s:g} s"))
+
+    def _silence(self, now: float) -> float:
+        """Seconds without progress that are the upstream's."""
+        if self._upload is None:
+            return now - self._active_at
+        return 0.0 if self._upload.waits_for_caller else now - max(self._active_at, self._upload.active_at)
 
     async def upload_ended(self) -> None:
         """Wait until no task of this connection reads from a request body any more."""
         if self._upload is not None:
-            await asyncio.wait([self._upload])
+            await self._upload.ended()
 
     # --- asyncio.Protocol
 
@@ -222,18 +207,20 @@ class Connection(asyncio.Protocol):
         if self._heard:
             self._end(UpstreamUnreachable(f"{self._origin} broke off in the head of its answer"))
         else:
-            self._end(ClosedEarly(written=self._written))
+            self._end(ClosedEarly(written=self._upload is None or self._upload.written))
         self._parser = None  # parser and protocol refer to each other
         self._on_lost(self)
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._writing_paused = True
+        if self._upload is not None:
+            self._upload.pause()
 
     def resume_writing(self) -> None:
+        self._writing_paused = False
         self._active_at = self._loop.time()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        if self._upload is not None:
+            self._upload.resume()
 
     # --- callbacks of the parser
 
@@ -251,6 +238,11 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = cast("httptools.HttpResponseParser", self._parser)
         status = parser.get_status_code()
+        if self._upload is not None:
+            if status == 100:
+                self._upload.go_on()
+            elif status >= 200:
+                self._upload.drop()
         # RFC 9110 section 15.2: interim answers are ours to consume. After 101 the parser stops by itself.
         if status < 200 or self._done:
             return
@@ -293,71 +285,12 @@ class Connection(asyncio.Protocol):
                     if key.lower() == b"timeout" and seconds.isdigit():
                         self.keep_alive_hint_s = float(seconds)
 
-    # --- the upload
-
-    async def _send_body(self, body: Body) -> None:
-        """Send the body with the framing that its length asks for (RFC 9112 section 6).
-
-        :raises ValueError: the body is not as long as it said
-        """
-        length = body.length
-        sent = 0
-        pieces = body.chunks()
-        try:
-            self._waits_for_caller = True
-            async for piece in pieces:
-                self._waits_for_caller = False
-                sent += len(piece)
-                if length is None:
-                    if piece:  # an empty chunk would end the body
-                        self._write(b"%x\r\n" % len(piece), piece, b"\r\n")
-                elif sent <= length:
-                    self._write(piece)
-                    if sent == length:
-                        break
-                else:
-                    raise ValueError(f"the request body is longer than its length of {length} bytes")
-                if self._writable is not None:
-                    await self._writable
-                self._active_at = self._loop.time()
-                self._waits_for_caller = True
-        finally:
-            self._waits_for_caller = False
-            if isinstance(pieces, AsyncGenerator):
-                await pieces.aclose()
-        if length is None:
-            self._write(b"0\r\n\r\n")
-        elif sent < length:
-            raise ValueError(f"the request body ended after {sent} of its {length} bytes")
-        self._uploading = False
-
-    def _write(self, *pieces: bytes) -> None:
-        if self._unsent:
-            pieces = (self._unsent, *pieces)
-            self._unsent = b""
-        self._written = True
-        self._transport.writelines(pieces)
-
-    def _flush_head(self) -> None:
-        if self._unsent:
-            self._write()
-
-    def _upload_ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if task is not self._upload:
-            return
-        self._upload = None
-        if task.cancelled():
-            self.abort()
-        elif error is not None:
-            self._end(error)
-
     # --- the end of an exchange
 
     def _finish(self) -> None:
         """The answer is whole: hand it over, and the connection back if nothing speaks against it."""
         answer = self._answer
-        uploading = self._uploading
+        uploading = self._upload is not None and not self._upload.complete
         reusable = self._keep_alive and not self._extra and not uploading
         self._detach()
         self.resume_reading()
@@ -386,10 +319,8 @@ class Connection(asyncio.Protocol):
 
     def _detach(self) -> None:
         self._head = self._answer = None
-        self._unsent = b""
-        if self._upload is not None and self._uploading:
-            self._uploading = False
-            self._upload.cancel()
+        if self._upload is not None and not self._upload.complete:
+            self._upload.give_up()
 
 
 def _is_framed(headers: Headers) -> bool:

@@ -15,7 +15,8 @@ import aiohappyeyeballs
 from proxy.errors import UpstreamUnreachable
 from proxy.model import Origin
 from proxy.upstream.answer import Answer, Headers
-from proxy.upstream.connection import Body, ClosedEarly, Connection, Limits
+from proxy.upstream.connection import ClosedEarly, Connection, Limits
+from proxy.upstream.upload import Body
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2."""
@@ -90,11 +91,22 @@ class Upstream:
             "stale_retries_total": self._stale_retries,
         }
 
-    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body | None) -> Answer:
+    async def send(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: Body | None,
+        *,
+        wait_for_continue: bool = False,
+    ) -> Answer:
         """Send one request; returns as soon as the head of its final answer has arrived.
 
         The headers are sent as they are; only ``Transfer-Encoding: chunked`` is added, for a body without
         length. Whoever gets the answer reads it to its end or calls :meth:`Answer.abort`.
+
+        With ``wait_for_continue`` (for headers with ``Expect: 100-continue``) the body is not asked for
+        before the upstream says 100 or a second has passed, and never if the final answer comes first.
 
         :raises UpstreamUnreachable: no connection, or it broke off before or in the head of the answer
         :raises UpstreamTimeout: no head of an answer within ``idle_s`` of silence or ``total_s``
@@ -102,7 +114,12 @@ class Upstream:
         :raises Exception: what the body's iterator raised while the upload went on
         """
         content = b""
-        if body is not None and body.length is not None and body.length <= SMALL_BODY:
+        if (
+            body is not None
+            and not wait_for_continue
+            and body.length is not None
+            and body.length <= SMALL_BODY
+        ):
             content = await _read_whole(body, body.length)
             body = None
         head = _request_head(method, target, headers, chunked=body is not None and body.length is None)
@@ -110,7 +127,7 @@ class Upstream:
         if connection is not None:
             self._reuses += 1
             try:
-                return await self._exchange(connection, method, head + content, body)
+                return await self._exchange(connection, method, head + content, body, wait_for_continue)
             except ClosedEarly as closed:
                 # RFC 9110 section 9.2.2: a client does not repeat a request whose effect is not idempotent,
                 # unless it knows that it was never applied.
@@ -122,7 +139,7 @@ class Upstream:
             self._stale_retries += 1
         connection = await self._connect()
         try:
-            return await self._exchange(connection, method, head + content, body)
+            return await self._exchange(connection, method, head + content, body, wait_for_continue)
         except ClosedEarly:
             raise self._closed_early() from None
 
@@ -144,9 +161,14 @@ class Upstream:
             self._sweep = None
 
     async def _exchange(
-        self, connection: Connection, method: bytes, head: bytes, body: Body | None
+        self,
+        connection: Connection,
+        method: bytes,
+        head: bytes,
+        body: Body | None,
+        wait_for_continue: bool,
     ) -> Answer:
-        future = connection.begin(method, head, body)
+        future = connection.begin(method, head, body, wait_for_continue=wait_for_continue)
         try:
             return await future
         except asyncio.CancelledError:

@@ -421,13 +421,14 @@ async def test_a_word_that_is_not_known_is_told_and_not_guessed(
 ) -> None:
     """A state, outcome or preset of some other version stops what would need to understand it."""
     await store.edit_grant("acme", lambda _: grant())
+    await store.add_link(Link("link", "acme", created_at=0, expires_at=1))
     query(path, change)
 
     def keep(tenant: Tenant, found: Grant | None) -> tuple[Tenant, Grant]:
         return tenant, found or grant()
 
     with pytest.raises(StoreUnavailable, match=message):
-        await store.edit_tenant_and_grant("acme", keep)
+        await store.connect("acme", keep, link="link", at=0)
 
 
 async def test_a_defect_is_not_called_an_outage(store: SqliteStore) -> None:

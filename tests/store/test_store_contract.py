@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +13,7 @@ import pytest
 
 from proxy.errors import StoreUnavailable, TenantError
 from proxy.model import Flow, Grant, GrantState, Link, Outcome, Preset, Sealed, Tenant
-from proxy.store import LINK_KEPT_S, Store, TenantGone, open_store
+from proxy.store import LINK_KEPT_S, LinkSpent, Store, TenantGone, open_store
 
 NOW = 1_750_000_000.25
 
@@ -264,7 +265,7 @@ async def test_nothing_is_stored_for_a_tenant_that_is_gone(store: Store) -> None
     """A grant, link or flow without tenant is refused by name, and no edit is asked."""
     for attempt in (
         store.edit_grant("gone", refuse),
-        store.edit_tenant_and_grant("gone", refuse),
+        store.connect("gone", refuse, link="link", at=NOW),
         store.add_link(link(tenant="gone")),
         store.add_flow(flow(tenant="gone")),
     ):
@@ -298,8 +299,10 @@ async def test_consent_settles_company_and_grant_at_once(store: Store) -> None:
         assert (tenant, grant) == (before, None)
         return replace(tenant, company="c1"), connected()
 
-    settled = await store.edit_tenant_and_grant("acme", settle)
+    await store.add_link(link())
+    settled = await store.connect("acme", settle, link="link", at=NOW)
 
+    assert await store.link("link") == replace(link(), used_at=NOW)
     assert settled == (replace(before, company="c1"), connected())
     assert ((await store.tenants())["acme"], await store.grant("acme")) == settled
     assert list(await store.tenants()) == ["acme", "beta"]
@@ -309,22 +312,26 @@ async def test_consent_that_is_refused_changes_neither(store: Store) -> None:
     """Neither a refusal by the edit nor one by the database leaves half a consent."""
     tenants = await save(store, Tenant("acme"), Tenant("beta", hosts=("taken.example",)))
 
+    await store.add_link(link())
+    consent = partial(store.connect, "acme", link="link", at=NOW)
     with pytest.raises(RefusedError):
-        await store.edit_tenant_and_grant("acme", refuse)
+        await consent(refuse)
     with pytest.raises(TenantError):
-        await store.edit_tenant_and_grant(
-            "acme", lambda tenant, _: (replace(tenant, hosts=("taken.example",)), connected())
-        )
+        await consent(lambda tenant, _: (replace(tenant, hosts=("taken.example",)), connected()))
     with pytest.raises(ValueError, match="cannot be stored"):
-        await store.edit_tenant_and_grant(
-            "acme", lambda tenant, _: (replace(tenant, company="c1"), connected("beta"))
-        )
+        await consent(lambda tenant, _: (replace(tenant, company="c1"), connected("beta")))
 
     assert await store.tenants() == tenants
     assert await store.grants() == {}
+    assert await store.link("link") == link()
 
 
 # Links and flows
+
+
+def settled(tenant: Tenant, _grant: Grant | None) -> tuple[Tenant, Grant]:
+    """What a consent stores for acme."""
+    return tenant, connected()
 
 
 async def test_a_link_works_exactly_once(store: Store, open_again: Opener, acme: Tenant) -> None:
@@ -333,19 +340,24 @@ async def test_a_link_works_exactly_once(store: Store, open_again: Opener, acme:
     await store.add_link(link())
     assert await store.link("link") == link()
 
-    used = await asyncio.gather(*(each.use_link("link", NOW) for each in [store, other] * 25))
+    used = await asyncio.gather(
+        *(each.connect("acme", settled, link="link", at=NOW) for each in [store, other] * 25),
+        return_exceptions=True,
+    )
 
-    assert sorted(used) == [False] * 49 + [True]
+    assert [type(result) for result in used].count(LinkSpent) == 49
+    assert await store.grant("acme") == connected()
     assert await store.link("link") == replace(link(), used_at=NOW)
 
 
 async def test_a_link_works_until_it_expires(store: Store, acme: Tenant) -> None:
     """At the instant of its expiry it is over, and an attempt then does not use it up."""
     await store.add_link(link(expires_at=NOW))
-    assert not await store.use_link("link", NOW)
-    assert not await store.use_link("other", NOW)
+    for spent in ("link", "other"):
+        with pytest.raises(LinkSpent):
+            await store.connect("acme", refuse, link=spent, at=NOW)
     assert await store.link("link") == link(expires_at=NOW)
-    assert await store.use_link("link", NOW - 0.001)
+    await store.connect("acme", settled, link="link", at=NOW - 0.001)
 
 
 async def test_a_flow_is_taken_exactly_once(store: Store, open_again: Opener, acme: Tenant) -> None:
