@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy import __version__, keyring
+from proxy import __version__, keyring, lifecycle
 from proxy.admin import Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.authorize import AuthorizationSettings, Authorize
@@ -55,6 +55,8 @@ from proxy.vault import Vault
 _WATCH_S = 0.5
 """Pause between looks at the store and at due refreshes: others' changes are to show within a second."""
 _HOUSEKEEPING_S = 60.0
+_LEASE_MARGIN_S = 10.0
+"""What a refresh may take beside the provider's time-out: reading, sealing, saving on a slow disk."""
 _DAY_S = 86400.0
 _LAST_REQUEST_S = 1.0
 """At a stop an idle connection may send one more request for so long; its answer says that it is the last."""
@@ -94,6 +96,7 @@ class App:
         self.store = store = open_store(database)
         self._stack.push_async_callback(store.close)
         vault = await open_vault(settings, environ, store)
+        await settle_attempts(store)
 
         secret = resolve(settings.pleo.client_secret, environ, item="pleo.client_secret")
         context = _tls_context(settings.pleo.ca_file)
@@ -125,7 +128,16 @@ class App:
         lifetimes = Lifetimes(
             settings.refresh.default_expires_in_s, settings.refresh.refresh_lifetime_days * _DAY_S
         )
-        refresher = Refresher(store, vault, provider, lifetimes, self._emit, self._clock, asyncio.sleep)
+        refresher = Refresher(
+            store,
+            vault,
+            provider,
+            lifetimes,
+            self._emit,
+            self._clock,
+            asyncio.sleep,
+            lease_s=settings.refresh.timeout_s + _LEASE_MARGIN_S,
+        )
         self.tokens = Tokens(store, vault, refresher, _rules(settings), self._emit, self._clock)
         await self.tokens.load()
         self.exchange = Exchange(
@@ -382,6 +394,13 @@ async def open_vault(settings: Settings, environ: Mapping[str, str], store: Stor
     else:
         vault.verify_check(check)
     return vault
+
+
+async def settle_attempts(store: Store) -> None:
+    """Note the refreshes that a former run left without an answer; nobody else may be serving this store."""
+    for grant in (await store.grants()).values():
+        if grant.attempted_at is not None:
+            await store.edit_grant(grant.tenant, lambda stored: stored and lifecycle.after_cut_off(stored))
 
 
 def _rules(settings: Settings) -> RefreshRules:

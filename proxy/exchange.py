@@ -64,8 +64,9 @@ class _Outgoing:
     body: ReplayBody | None
 
     @property
-    def can_be_sent_again(self) -> bool:
-        return self.body is None or self.body.replayable
+    def cannot_be_sent_again(self) -> str:
+        """Why not, where it cannot."""
+        return self.body.lost_because if self.body is not None else ""
 
 
 @dataclass(slots=True)
@@ -81,6 +82,7 @@ class _Record:
     upstream_status: int | None = None
     upstream_s: float | None = None
     retried: bool = False
+    not_repeated: str = ""
     generation: int | None = None
     intake: CallerBody | None = None
     body: ReplayBody | None = None
@@ -122,7 +124,7 @@ class Exchange:
         except ConnectionError:
             return self._break_off(record, "caller_left")
         except asyncio.CancelledError:
-            record.outcome = "caller_left"
+            record.outcome = "cut_by_stop" if self.draining else "caller_left"
             raise
         except BrokenOff:
             return self._break_off(record, "upstream_broke_off")
@@ -188,10 +190,12 @@ class Exchange:
         try:
             if answer.status == 401:
                 newer = await self.tokens.replace(tenant.name, token)
-                if newer is not None and outgoing.can_be_sent_again:
+                if newer is not None and not (lost := outgoing.cannot_be_sent_again):
                     answer.abort()
                     record.retried = True
                     answer = await self._send(outgoing, newer, record)
+                elif newer is not None:
+                    record.not_repeated = lost
             return await self._respond(request, resolved, authority, answer, record)
         finally:
             answer.abort()  # does nothing to an answer that was read to its end
@@ -223,7 +227,10 @@ class Exchange:
         fields = headers.for_caller(
             answer.headers, upstream=self.origin, base_url=base_url, request_id=record.request_id
         )
-        whole = answer.take_all() if answer.body_complete else None
+        if record.not_repeated:
+            fields.append(problems.not_repeated(record.not_repeated))
+        # Trailers (RFC 9110 section 6.5) need chunks, which an answer with a length has not.
+        whole = answer.take_all() if answer.body_complete and not answer.trailers else None
         # A caller that was never told to go on may send its body or not, so nothing can come after it.
         close = self.draining or record.body_is_held_back
         response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
@@ -232,7 +239,11 @@ class Exchange:
         if whole is None:
             async for chunk in answer.chunks():
                 await response.write(chunk)
-            await response.write_eof()
+            await response.write_eof(
+                trailers=headers.trailers_for_caller(answer.trailers, answer.headers)
+                if answer.trailers
+                else ()
+            )
         return response
 
     def _body(self, request: web.BaseRequest, record: _Record) -> ReplayBody | None:

@@ -143,6 +143,51 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
     return kept
 
 
+_NOT_IN_TRAILERS = frozenset(
+    {
+        b"content-length",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"set-cookie",
+        b"set-cookie2",
+        b"www-authenticate",
+        b"authentication-info",
+        b"age",
+        b"cache-control",
+        b"date",
+        b"expires",
+        b"pragma",
+        b"retry-after",
+        b"vary",
+        b"warning",
+        b"if-match",
+        b"if-none-match",
+        b"if-modified-since",
+        b"if-unmodified-since",
+        b"if-range",
+        b"range",
+        b"max-forwards",
+        REQUEST_ID,
+    },
+)
+"""Fields that change what a message means, and so must be known before its content (RFC 9110 section 6.5.1:
+framing, routing, authentication, request modifiers, response controls, content format)."""
+
+
+def trailers_for_caller(trailers: Iterable[Field], fields: Iterable[Field]) -> Headers:
+    """The trailer fields of Pleo's answer as they go back; ``fields`` are those of its head.
+
+    What some recipients merge into the header section must not change there what the head has settled.
+    """
+    named: set[bytes] = set()
+    for name, value in fields:
+        if _kind(name) is _Kind.CONNECTION:
+            named |= _connection_options(value)
+    kept = [field for field in trailers if _kind(field[0]) is _Kind.END_TO_END]
+    return _without(kept, named | _NOT_IN_TRAILERS)
+
+
 def expects_continue(fields: Iterable[Field]) -> bool:
     """Whether the caller waits for ``100 Continue`` before it sends its body (RFC 9110 section 10.1.1)."""
     return [value.lower() for value in values(fields, b"expect")] == [b"100-continue"]

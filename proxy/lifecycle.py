@@ -127,15 +127,28 @@ def backoff_s(failures: int, *, first_s: float, most_s: float, retry_after_s: fl
     return max(own, min(retry_after_s or 0.0, RETRY_AFTER_MOST_S))
 
 
-def begin_refresh(grant: Grant | None, *, before: Grant, at: float) -> Grant | None:
+def begin_refresh(grant: Grant | None, *, before: Grant, at: float, lease_s: float) -> Grant | None:
     """Write-ahead (invariant 5): a refresh of ``before`` is about to be sent.
 
-    An attempt that is still noted there was cut off before its answer was saved, which counts as lost.
+    An attempt that is noted there already belongs to another process, and for ``lease_s`` nobody else may
+    begin. An older one was cut off before its answer was saved, which counts as lost.
     """
-    if not _is_same_pair(grant, before):
+    if not is_same_pair(grant, before) or is_leased(grant, at=at, lease_s=lease_s):
         return grant
-    lost = grant.answer_lost or grant.attempted_at is not None
-    return replace(grant, state=GrantState.REFRESHING, attempted_at=at, answer_lost=lost)
+    return replace(after_cut_off(grant), state=GrantState.REFRESHING, attempted_at=at)
+
+
+def is_leased(grant: Grant, *, at: float, lease_s: float) -> bool:
+    """Whether some process is refreshing ``grant`` at ``at``, and has not taken longer than it may."""
+    return grant.attempted_at is not None and at - grant.attempted_at < lease_s
+
+
+def after_cut_off(grant: Grant) -> Grant:
+    """``grant`` without the attempt that is noted in it, whose process is gone and whose answer is lost."""
+    if grant.attempted_at is None:
+        return grant
+    state = GrantState.CONNECTED if grant.state is GrantState.REFRESHING else grant.state
+    return replace(grant, state=state, attempted_at=None, last_outcome=Outcome.UNKNOWN, answer_lost=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +164,7 @@ class NewPair:
 
 def granted(grant: Grant | None, pair: NewPair, *, before: Grant) -> Grant | None:
     """A refresh of ``before`` brought ``pair``, sealed for the next generation. The old pair is gone."""
-    if not _is_same_pair(grant, before):
+    if not is_same_pair(grant, before):
         return grant
     return replace(
         grant,
@@ -174,7 +187,7 @@ def not_granted(grant: Grant | None, *, before: Grant, outcome: Outcome) -> Gran
 
     That an answer was lost is kept through later failures that say nothing of the tokens (invariant 6).
     """
-    if not _is_same_pair(grant, before):
+    if not is_same_pair(grant, before):
         return grant
     if outcome is Outcome.REFUSED:
         return _without_tokens(replace(grant, state=GrantState.NEEDS_REAUTH, last_outcome=outcome))
@@ -221,7 +234,7 @@ def answer_was_lost(grant: Grant) -> bool:
     return grant.answer_lost or grant.attempted_at is not None
 
 
-def _is_same_pair(grant: Grant | None, before: Grant) -> TypeGuard[Grant]:
+def is_same_pair(grant: Grant | None, before: Grant) -> TypeGuard[Grant]:
     """Whether ``grant`` still has the token pair of ``before``.
 
     Sealed values differ even where generations agree, as they do for a tenant that was removed, added again

@@ -215,7 +215,7 @@ class RequestFinished(Fact):
     status: int
     """The status sent to the caller; 499 where the caller left before one was sent."""
     outcome: str
-    """``answered``, ``caller_left``, ``upstream_broke_off``, or the name of the refusal."""
+    """``answered``, ``caller_left``, ``upstream_broke_off``, ``cut_by_stop``, or the name of the refusal."""
     upstream_status: int | None
     duration_ms: float
     upstream_ms: float | None

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from proxy.errors import NeedsReauth, Refusal
-from proxy.headers import Headers
+from proxy.headers import Field, Headers
 
 
 def problem_url(public_url: str, name: str) -> str:
@@ -51,3 +51,9 @@ def fields(refusal: Refusal, body: bytes, *, request_id: str) -> Headers:
     if refusal.retry_after_s is not None:
         headers.append((b"Retry-After", str(refusal.retry_after_s).encode()))
     return headers
+
+
+def not_repeated(reason: str) -> Field:
+    """What is added to a 401 of Pleo that a new token would have cured (RFC 9209 section 2.1.4)."""
+    details = f"{reason}, so the request was not sent again; the token is renewed: send it again"
+    return (b"Proxy-Status", f'pleo-proxy; details="{details}"'.encode("ascii"))

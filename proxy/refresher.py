@@ -13,11 +13,23 @@ from typing import Protocol
 
 from proxy import lifecycle, pairs
 from proxy.errors import StoreUnavailable
-from proxy.model import Clock, Emit, Grant, Outcome, RefreshStarted, Secret, StoreFailed
+from proxy.model import (
+    Clock,
+    Emit,
+    Grant,
+    Outcome,
+    RefreshStarted,
+    Secret,
+    StoreFailed,
+    TaskCrashed,
+    innermost_place,
+)
 from proxy.oauth import TokenFailure, TokenPair
 from proxy.store import Store, TenantGone
 from proxy.vault import Vault
 
+_LOOK_S = 0.1
+"""Pause between looks at what another process's refresh has come to."""
 _SAVE_RETRY_S = 1.0
 """Pause between attempts to save what Pleo has already issued: short, since callers wait for it."""
 
@@ -53,25 +65,57 @@ class Refresher:
     emit: Emit
     clock: Clock
     pause: Callable[[float], Awaitable[None]]
+    lease_s: float
+    """How long a process may take for one refresh, saving included, before another may try: longer than the
+    provider's time-out."""
 
     async def refresh(self, before: Grant, refresh: Secret, reason: str) -> Refreshing:
         """Refresh ``before``, whose opened refresh token is ``refresh``.
 
-        If the stored grant is no longer this one, nothing is sent and the stored one is returned.
+        If another process is at it, its result is waited for and returned, its failure too; and if the stored
+        grant is no longer this one, nothing is sent and the stored one is returned.
 
         :raises StoreUnavailable: the attempt could not be stored, so nothing was sent (invariant 9).
         """
-        started = self.clock()
-        begun = await self._edit(
-            before.tenant,
-            lambda grant: lifecycle.begin_refresh(grant, before=before, at=started),
-        )
-        if begun is None or begun.refresh != before.refresh:
-            return Refreshing(begun)
-        self.emit(
-            RefreshStarted(before.tenant, before.generation, reason, chain=self.vault.chain_id(refresh))
-        )
-        answer = await self.provider.refresh(refresh)
+        while True:
+            started = self.clock()
+            begun, is_ours = await self._begin(before, started)
+            if is_ours:
+                return await self._send(before, refresh, reason, started)
+            if begun is None or not lifecycle.is_same_pair(begun, before):
+                return Refreshing(begun)
+            concluded = await self._result_of_another(before)
+            if concluded is not None:
+                return concluded
+
+    async def _begin(self, before: Grant, at: float) -> tuple[Grant | None, bool]:
+        is_ours = False
+
+        def begin(grant: Grant | None) -> Grant | None:
+            nonlocal is_ours
+            after = lifecycle.begin_refresh(grant, before=before, at=at, lease_s=self.lease_s)
+            is_ours = after is not grant
+            return after
+
+        return await self._edit(before.tenant, begin), is_ours
+
+    async def _result_of_another(self, before: Grant) -> Refreshing | None:
+        """What came of the refresh that another process began; ``None`` if it took too long to tell."""
+        while True:
+            await self.pause(_LOOK_S)
+            stored = await self.store.grant(before.tenant)
+            if stored is None or not lifecycle.is_same_pair(stored, before):
+                return Refreshing(stored)
+            if stored.attempted_at is None:
+                outcome = stored.last_outcome or Outcome.UNKNOWN
+                return Refreshing(stored, failure=TokenFailure(outcome, "told_by_another_process"))
+            if not lifecycle.is_leased(stored, at=self.clock(), lease_s=self.lease_s):
+                return None
+
+    async def _send(self, before: Grant, refresh: Secret, reason: str, started: float) -> Refreshing:
+        chain = self.vault.chain_id(refresh)
+        self.emit(RefreshStarted(before.tenant, before.generation, reason, chain))
+        answer = await self._ask(refresh)
         if isinstance(answer, TokenPair):
             return await self._save(before, refresh, answer, started)
         stored = await self._edit_until_saved(
@@ -80,6 +124,13 @@ class Refresher:
         )
         lost = answer.outcome is Outcome.REFUSED and lifecycle.answer_was_lost(before)
         return Refreshing(stored, failure=answer, answer_was_lost=lost)
+
+    async def _ask(self, refresh: Secret) -> TokenPair | TokenFailure:
+        try:
+            return await self.provider.refresh(refresh)
+        except Exception as error:  # noqa: BLE001 - a defect too leaves open whether the token was used
+            self.emit(TaskCrashed("refresh", type(error).__name__, innermost_place(error)))
+            return TokenFailure(Outcome.UNKNOWN, "internal_error")
 
     async def _save(self, before: Grant, refresh: Secret, pair: TokenPair, started: float) -> Refreshing:
         sealed = pairs.seal_pair(

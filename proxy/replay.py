@@ -46,6 +46,8 @@ class ReplayBody:
         """Bytes read from the source so far."""
         self.replayable = True
         """What was received is still there, so that another pass gives the whole body."""
+        self.lost_because = ""
+        """Why it is not, where a limit or the disk is the reason."""
         self._source = source
         self._body_bytes = body_bytes
         self._ended = length == 0
@@ -93,8 +95,10 @@ class ReplayBody:
         self.received += len(piece)
         self._check_size(self.received)
         self._ended = self.received == self.length  # saves a read that would only tell the end
-        if self.replayable and not self._tee.append(piece):
-            self.close()
+        if self.replayable:
+            self.lost_because = self._tee.append(piece)
+            if self.lost_because:
+                self.close()
         return piece
 
     def _check_size(self, size: int) -> None:
@@ -139,20 +143,20 @@ class _Tee:
         self._file: FileIO | None = None
         self._size = 0
 
-    def append(self, piece: bytes) -> bool:
-        """Keep a piece; false if it cannot be kept: too much, or the disk failed."""
+    def append(self, piece: bytes) -> str:
+        """Keep a piece; returns why it cannot be kept, nothing if it is."""
         size = self._size + len(piece)
         if size <= self._memory_bytes:
             self._memory += piece
         elif size > self._disk_bytes:
-            return False
+            return f"the body is larger than limits.replay_disk ({self._disk_bytes} bytes)"
         else:
             try:
                 self._append_to_file(piece)
             except OSError:
-                return False
+                return "the body could not be kept, since the proxy's disk failed"
         self._size = size
-        return True
+        return ""
 
     def read(self, position: int) -> bytes:
         """Up to :data:`PIECE` bytes from ``position`` on.

@@ -11,12 +11,13 @@ import asyncio
 import re
 import socket
 import struct
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractStreamWriter
 
-from proxy.headers import Headers, values
+from proxy.headers import Field, Headers, values
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _REASON_UNSAFE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
@@ -91,12 +92,15 @@ class CallerResponse(web.StreamResponse):
         self.body_bytes += len(chunk)
         await self._writer.drain()
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send what ends the body. Calling it again is fine: aiohttp always does at the end."""
+    async def write_eof(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+        """Send what ends the body. Calling it again is fine: aiohttp always does at the end.
+
+        :param trailers: fields after the body (RFC 9110 section 6.5), dropped where it is not in chunks
+        """
         if data:
             await self.write(data)
         if not self._ended and self._request is not None:
-            end = self._end()
+            end = self._end(trailers)
             if end:
                 self._send(end)
 
@@ -136,9 +140,11 @@ class CallerResponse(web.StreamResponse):
     def _framed(self, chunk: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunks else chunk
 
-    def _end(self) -> bytes:
+    def _end(self, trailers: Sequence[Field] = ()) -> bytes:
         self._ended = True
-        return b"0\r\n\r\n" if self._chunks and not self._bodiless else b""
+        if not self._chunks or self._bodiless:
+            return b""
+        return b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
 
     def _send(self, data: bytes) -> None:
         transport = self._request.transport if self._request is not None else None

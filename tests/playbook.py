@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,6 +230,11 @@ class Stage:
         async with asyncio.timeout(PATIENCE_S):
             return await self._callers[actor.name].reader.readuntil(b"\r\n\r\n")
 
+    async def receive_exactly(self, actor: Actor, count: int) -> bytes:
+        """The next bytes that a caller gets."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._callers[actor.name].reader.readexactly(count)
+
     async def until_end(self, actor: Actor) -> bytes:
         """All that a caller gets until the proxy ends its connection, whole or cut."""
         got = b""
@@ -261,7 +266,9 @@ class Clock:
 
 
 @asynccontextmanager
-async def stage(folder: Path, **refresh: float) -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path, *, limits: Mapping[str, float] | None = None, **refresh: float
+) -> AsyncIterator[Stage]:
     """A stage whose proxy takes ``[refresh]`` settings from the keywords."""
     up, auth = await _Server().start(), await _Server().start()
     settings = Settings.model_validate(
@@ -279,6 +286,7 @@ async def stage(folder: Path, **refresh: float) -> AsyncIterator[Stage]:
             "store": {"url": f"sqlite://{folder}/proxy.db", "state_dir": str(folder)},
             "admin": {"token": "admin"},
             "refresh": {"advisory_jitter": 0, **refresh},
+            "limits": limits or {},
         }
     )
     clock, facts = Clock(), []  # type: tuple[Clock, list[Fact]]

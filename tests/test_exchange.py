@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -107,6 +108,49 @@ async def test_a_401_leads_to_one_refresh_and_the_same_request_once_more(theatre
     )
     fact = finished(theatre)
     assert (fact.retried, fact.generation, fact.upstream_status, fact.bytes_in) == (True, 2, 201, 7)
+
+
+TOLD = (
+    b'Proxy-Status: pleo-proxy; details="%b, so the request was not sent again; '
+    b'the token is renewed: send it again"\r\n'
+)
+
+
+@pytest.mark.parametrize("disk", ["too-small", "full"])
+async def test_a_401_whose_body_is_lost_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    """Beyond the limits of replay a 401 is passed on with the reason; the next try has a new token."""
+    if disk == "too-small":
+        limits, why = (
+            {"replay_memory": 2, "replay_disk": 4},
+            b"the body is larger than limits.replay_disk (4 bytes)",
+        )
+    else:
+        limits, why = {"replay_memory": 2}, b"the body could not be kept, since the proxy's disk failed"
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    head = b"Content-Length: 5\r\n"
+    async with stage(tmp_path, limits=limits) as theatre:
+        await theatre.play(
+            caller >> asked(method=b"POST", fields=head) + b"12345",
+            upstream << sent(theatre, b"at-1", method=b"POST", fields=head) + b"12345",
+            upstream >> http(b"401 Unauthorized", b"no", b"WWW-Authenticate: Bearer\r\n"),
+            provider << refresh_request(theatre, "rt-1"),
+            provider >> token_answer("at-2", "rt-2"),
+            caller << b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 2\r\n"
+            b"X-Request-Id: r-1\r\n" + TOLD % why + b"\r\nno",
+        )
+        assert finished(theatre).retried is False
+        await theatre.play(
+            caller >> asked(method=b"POST", fields=head) + b"12345",
+            upstream << sent(theatre, b"at-2", method=b"POST", fields=head) + b"12345",
+            upstream >> http(b"200 OK"),
+            caller << answered(b"200 OK"),
+        )
 
 
 async def test_the_second_401_is_passed_through_and_so_is_the_next(theatre: Stage) -> None:
@@ -270,6 +314,56 @@ async def test_a_chunked_answer_that_is_at_hand_whole_gets_a_length(theatre: Sta
         upstream >> b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         caller << b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\nContent-Length: 3\r\n\r\nabc",
     )
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X-Hop\r\nTrailer: Digest\r\n\r\n"
+TRAILERS = b"Digest: sha-256=x\r\nX-Hop: 1\r\nSet-Cookie: a=b\r\nAge: 9\r\ndIGEST: y\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([CHUNKED + b"3\r\nabc\r\n0\r\n" + TRAILERS + b"\r\n"], id="whole"),
+        pytest.param([CHUNKED + b"3\r\nabc\r\n", b"0\r\n" + TRAILERS + b"\r\n"], id="streamed"),
+    ],
+)
+async def test_trailers_of_an_answer_are_passed_on(theatre: Stage, pieces: list[bytes]) -> None:
+    """What follows the body follows it to the caller, less what must not be said there."""
+    await theatre.play(caller >> asked(), upstream << sent(theatre, b"at-1"), upstream >> pieces[0])
+    head = await theatre.receive_head(caller)
+    assert head == b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    end = b"3\r\nabc\r\n0\r\nDigest: sha-256=x\r\ndIGEST: y\r\n\r\n"
+    got = b""
+    for piece in pieces[1:]:
+        got = await theatre.receive_exactly(caller, len(b"3\r\nabc\r\n"))
+        await theatre.play(upstream >> piece)
+    got += await theatre.receive_exactly(caller, len(end) - len(got))
+    assert got == end
+    await theatre.play(
+        caller >> asked(),
+        upstream << sent(theatre, b"at-1"),
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "version"), [(b"GET", b"1.0"), (b"HEAD", b"1.1")], ids=["http-1.0", "head"]
+)
+async def test_trailers_are_dropped_where_there_are_no_chunks(
+    theatre: Stage, method: bytes, version: bytes
+) -> None:
+    """A caller that cannot be sent chunks gets the answer without its trailers."""
+    await theatre.play(
+        caller >> asked(method=method).replace(b"HTTP/1.1", b"HTTP/" + version),
+        upstream << sent(theatre, b"at-1", method=method).replace(b"Via: 1.1", b"Via: " + version),
+        upstream >> CHUNKED + (b"" if method == b"HEAD" else b"3\r\nabc\r\n0\r\n" + TRAILERS + b"\r\n"),
+    )
+    await theatre.quiet()
+    theatre.app.server.pre_shutdown()
+    got = await theatre.until_end(caller)
+    assert got.endswith(b"\r\n\r\n" if method == b"HEAD" else b"\r\n\r\nabc")
+    assert b"igest" not in got.replace(b"Trailer: Digest", b"")
 
 
 async def test_a_chunked_request_reaches_the_upstream_chunked(theatre: Stage) -> None:
@@ -526,3 +620,24 @@ async def test_a_request_id_that_could_break_a_log_is_replaced(theatre: Stage, g
     answer = await theatre.receive(caller)
     assert f"X-Request-Id: {finished(theatre).request_id}\r\n".encode() in answer
     assert re.fullmatch(r"[0-9a-f]{32}", finished(theatre).request_id)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        pytest.param(b"Content-Length: 10\r\n", b"12345", id="content-length"),
+        pytest.param(b"Content-Length: 100000\r\n", b"12345", id="streamed"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", b"5\r\n12345\r\n", id="chunked"),
+        pytest.param(b"Content-Length: 10\r\n", b"", id="nothing"),
+    ],
+)
+async def test_a_body_that_stays_away_is_cut(tmp_path: Path, framing: bytes, body: bytes) -> None:
+    """A caller that sends no byte of its body for limits.idle_s is refused, and no whole request goes up."""
+    async with stage(tmp_path, limits={"idle_s": 0.2}) as theatre:
+        await theatre.play(caller >> asked(method=b"POST", fields=framing) + body)
+        got = await theatre.until_end(caller)
+        assert got.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"Connection: close\r\n" in got
+        assert b"the body did not arrive: no byte for 0.2 s (limits.idle_s)" in got
+        assert (finished(theatre).outcome, finished(theatre).bytes_in) == ("target-refused", 5 if body else 0)
+        assert theatre.upstream.arrived.empty()

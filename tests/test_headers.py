@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ CALLERS_ONLY = (
 )
 KEPT = {b"accept", b"content-type", b"content-length", b"via", b"x-authorization", b"hostname", b"tea"}
 # What the message would mean something else without.
-NEVER_NAMED = {b"host", b"content-length", b"content-type", b"content-encoding", b"via"}
+NEVER_NAMED = {b"host", b"content-length", b"content-type", b"content-encoding", b"expect", b"via"}
 
 
 def for_upstream(fields: Headers) -> Headers:
@@ -347,3 +349,47 @@ def test_single_takes_one_value_at_most() -> None:
     assert headers.single([(b"HOST", b" a\xff ")], b"host") == "aÿ"
     with pytest.raises(TargetRefused, match="Host is sent 2 times"):
         headers.single([(b"Host", b"a"), (b"host", b"a")], b"host")
+
+
+@pytest.mark.parametrize(
+    ("fields", "waits"),
+    [
+        pytest.param([(b"Expect", b"100-continue")], True, id="asked"),
+        pytest.param([(b"eXPECT", b" 100-Continue ")], True, id="odd-spelling"),
+        pytest.param([], False, id="nothing"),
+        pytest.param([(b"Expect", b"200-ok")], False, id="unknown"),
+        pytest.param([(b"Expect", b"100-continue"), (b"Expect", b"200-ok")], False, id="two"),
+        pytest.param([(b"Expect", b"100-continue, 200-ok")], False, id="list"),
+        pytest.param([(b"Expectation", b"100-continue")], False, id="other-name"),
+    ],
+)
+def test_only_one_expectation_is_known(fields: Headers, waits: bool) -> None:
+    """A body is waited for where 100-continue, and nothing beside it, is expected."""
+    assert headers.expects_continue(fields) is waits
+
+
+@pytest.mark.parametrize("connection", [b"close", b"Expect"], ids=["plain", "named-by-connection"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_expectation_goes_up_only_where_it_is_waited_for(connection: bytes, keep: bool) -> None:
+    """Kept, it stays as it was sent, whatever Connection says of it: the wait depends on it."""
+    expect = (b"eXPECT", b"100-Continue")
+    fields = [(b"Connection", connection), expect, (b"Accept", b"*/*")]
+    up = headers.for_upstream(fields, host=HOST[1], version=b"1.1", keep_expect=keep)
+    assert up == [HOST, *([expect] if keep else []), (b"Accept", b"*/*"), VIA]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Authorization", b"Cache-Control", b"Connection", b"Content-Encoding", b"Content-Length",
+        b"Content-Range", b"Content-Type", b"Cookie", b"Date", b"Host", b"If-Match", b"Keep-Alive", b"Link",
+        b"Proxy-Authenticate", b"Proxy-Status", b"Set-Cookie", b"TE", b"Trailer", b"Transfer-Encoding",
+        b"Upgrade", b"Vary", b"Via", b"WWW-Authenticate", b"X-Forwarded-For", b"X-Named", b"X-Request-Id",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("spell", [bytes.lower, bytes.upper], ids=["lower", "upper"])
+def test_no_trailer_changes_what_the_head_has_settled(name: bytes, spell: Callable[[bytes], bytes]) -> None:
+    """Framing, routing, authentication and controls are not taken from trailers; the rest keeps its order."""
+    kept = [(b"Digest", b"x"), (b"Server-Timing", b"a;dur=1"), (b"digest", b"y")]
+    trailers = [kept[0], (spell(name), b"z"), *kept[1:]]
+    assert headers.trailers_for_caller(trailers, [(b"connection", b"close, x-named")]) == kept

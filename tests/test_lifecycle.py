@@ -201,15 +201,18 @@ def tokenless(state: GrantState) -> Grant:
 
 def test_begin_writes_the_attempt_ahead() -> None:
     """Before a refresh is sent, the grant says so, and nothing else of it has changed."""
-    begun = lifecycle.begin_refresh(grant(), before=grant(), at=500.0)
+    begun = lifecycle.begin_refresh(grant(), before=grant(), at=500.0, lease_s=40.0)
     assert begun == grant(GrantState.REFRESHING, attempted_at=500.0)
 
 
 def test_an_attempt_without_an_answer_is_remembered_as_lost() -> None:
     """A refresh that was cut off counts as lost until a new pair comes, whatever fails in between."""
     cut_off = grant(GrantState.REFRESHING, attempted_at=400.0)
-    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=500.0)
-    assert begun == grant(GrantState.REFRESHING, attempted_at=500.0, answer_lost=True)
+    assert lifecycle.begin_refresh(cut_off, before=cut_off, at=439.9, lease_s=40.0) is cut_off
+    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=440.0, lease_s=40.0)
+    assert begun == grant(
+        GrantState.REFRESHING, attempted_at=440.0, answer_lost=True, last_outcome=Outcome.UNKNOWN
+    )
     failed = lifecycle.not_granted(begun, before=cut_off, outcome=Outcome.NOT_SENT)
     assert failed == grant(last_outcome=Outcome.NOT_SENT, answer_lost=True)
     healed = lifecycle.granted(failed, PAIR, before=cut_off)
@@ -263,7 +266,7 @@ def test_a_failure_that_comes_late_brings_nothing_back(state: GrantState) -> Non
 def test_a_grant_without_tokens_is_not_refreshed(state: GrantState) -> None:
     """No refresh begins for a grant that has no refresh token."""
     ended = tokenless(state)
-    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0) is ended
+    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0, lease_s=40.0) is ended
 
 
 def test_revoked_erases_the_tokens() -> None:
@@ -324,7 +327,7 @@ def test_answer_was_lost(before: Grant, *, lost: bool) -> None:
 
 Event = Callable[[Grant | None, Grant], Grant | None]
 EVENTS: dict[str, Event] = {
-    "begin": lambda stored, before: lifecycle.begin_refresh(stored, before=before, at=7.0),
+    "begin": lambda stored, before: lifecycle.begin_refresh(stored, before=before, at=7.0, lease_s=1.0),
     "granted": lambda stored, before: lifecycle.granted(stored, PAIR, before=before),
     **{
         outcome.value: lambda stored, before, outcome=outcome: lifecycle.not_granted(  # type: ignore[misc]

@@ -119,6 +119,7 @@ async def test_too_long_for_a_tee_is_sent_once() -> None:
     body = replay(Pieces(list(contents(4))), memory=10, disk=30)
     assert len(await whole(body)) == 40
     assert not body.replayable
+    assert body.lost_because == "the body is larger than limits.replay_disk (30 bytes)"
     with pytest.raises(RuntimeError):
         await whole(body)
 
@@ -134,6 +135,7 @@ async def test_full_disk_costs_only_the_replay(monkeypatch: pytest.MonkeyPatch, 
     body = replay(Pieces(list(contents(4))), memory=10)
     assert len(await whole(body)) == 40
     assert not body.replayable
+    assert "disk failed" in body.lost_because
 
 
 async def test_short_writes_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from proxy import lifecycle
-from proxy.model import GrantState, RefreshFailed, RefreshStarted
+from proxy import lifecycle, pairs
+from proxy.model import GrantState, Outcome, RefreshFailed, RefreshStarted, Secret
+from proxy.oauth import TokenPair
 from proxy.sandbox import COMPANIES, Sandbox, TokenFault
 from proxy.store import open_store
 from tests.harness import Proxy, running_proxy, until
@@ -146,7 +147,8 @@ async def test_a_crash_between_sending_and_saving_is_told_from_a_revocation(
         await proxy.add_tenant("acme")
         await proxy.connect("acme")
         await proxy.app.store.edit_grant(
-            "acme", lambda grant: grant and lifecycle.begin_refresh(grant, before=grant, at=pleo.now())
+            "acme",
+            lambda grant: grant and lifecycle.begin_refresh(grant, before=grant, at=pleo.now(), lease_s=40),
         )
         current = pleo.authority.current(ACME)
         assert current is not None
@@ -219,3 +221,61 @@ async def test_a_removed_tenant_is_gone_with_its_token(proxy: Proxy) -> None:
     await proxy.add_tenant("acme")
     assert await problem_name(proxy) == "needs-reauth"
     assert not [fact for fact in proxy.facts if isinstance(fact, RefreshStarted | RefreshFailed)]
+
+
+async def test_another_processs_refresh_is_waited_for(proxy: Proxy) -> None:
+    """While another process refreshes a grant, nobody else does, and its new pair serves here too."""
+    store, vault = proxy.app.store, proxy.app.tokens.vault
+    before = await store.grant("acme")
+    assert before is not None
+    await store.edit_grant(
+        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=proxy.pleo.now(), lease_s=40)
+    )
+    proxy.pleo.revoke_access("acme")
+    waiting = asyncio.create_task(proxy.get("/acme/v2/employees?limit=1"))
+    await until(lambda: proxy.app.tokens.refreshes_under_way)
+    pair = proxy.pleo.grant("acme")
+    sealed = pairs.seal_pair(
+        vault,
+        TokenPair(Secret(pair.access_token), Secret(pair.refresh_token), 900),
+        tenant="acme",
+        generation=2,
+        now=proxy.pleo.now(),
+        lifetimes=proxy.app.tokens.refresher.lifetimes,
+    )
+    await store.edit_grant("acme", lambda grant: lifecycle.granted(grant, sealed, before=before))
+    assert (await waiting).status == 200
+    assert proxy.pleo.counters.refreshes_of(ACME) == 0
+    assert not proxy.lines("token.refresh_started")
+
+
+async def test_another_processs_failure_is_shared(proxy: Proxy) -> None:
+    """If the other process's refresh fails, waiters here hear so at once and do not try it themselves."""
+    store = proxy.app.store
+    before = await store.grant("acme")
+    assert before is not None
+    await store.edit_grant(
+        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=proxy.pleo.now(), lease_s=40)
+    )
+    proxy.pleo.revoke_access("acme")
+    waiting = asyncio.create_task(problem_name(proxy))
+    await until(lambda: proxy.app.tokens.refreshes_under_way)
+    await store.edit_grant(
+        "acme", lambda grant: lifecycle.not_granted(grant, before=before, outcome=Outcome.UNAVAILABLE)
+    )
+    assert await waiting == "provider-unavailable"
+    assert proxy.pleo.counters.token_requests == 2, "the two consents, and no refresh"
+
+
+async def test_a_process_that_died_in_a_refresh_is_not_waited_for_for_good(proxy: Proxy) -> None:
+    """When an attempt is older than any refresh may take, another process takes over."""
+    store = proxy.app.store
+    before = await store.grant("acme")
+    assert before is not None
+    long_ago = proxy.pleo.now() - 41
+    await store.edit_grant(
+        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=long_ago, lease_s=40)
+    )
+    proxy.pleo.revoke_access("acme")
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+    assert proxy.pleo.counters.refreshes_of(ACME) == 1

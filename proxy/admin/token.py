@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,12 @@ def generated(state_dir: Path) -> tuple[Callable[[Secret], bool], Secret | None]
     path = state_dir / "admin-token.sha256"
     try:
         if path.exists():
-            return _checker(path.read_text("ascii").strip()), None
+            digest = path.read_text("ascii").strip()
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise OperatorError(
+                    f"admin token file {path}: damaged; remove it, and the next start prints a new admin token"
+                )
+            return _checker(digest), None
         token = Secret(secrets.token_urlsafe(_TOKEN_BYTES))
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

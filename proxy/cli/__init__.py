@@ -64,6 +64,9 @@ def main() -> None:
     except Refusal as refusal:
         click.echo(f"{_NAME}: {refusal.detail}: {refusal.action}", err=True)
         sys.exit(1)
+    except OSError as error:
+        click.echo(f"pleo-proxy: {error.strerror or type(error).__name__}; check the disk or the pipe", err=True)
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold anything
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"

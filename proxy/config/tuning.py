@@ -148,8 +148,9 @@ class Limits(Section):
     )
     idle_s: Seconds = Field(
         default=60.0,
-        description="How long a connection may be silent: a caller's between requests, Pleo's while an "
-        "answer is awaited (then 504). As load balancers of large clouds do.",
+        description="How long a connection may be silent: a caller's between requests and while its body is "
+        "awaited (then 400), Pleo's while an answer is awaited (then 504). As load balancers of large clouds "
+        "do.",
     )
     head_s: Seconds = Field(
         default=10.0,

@@ -32,7 +32,7 @@ _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
 
 _COUNTERS = {
     _REQUESTS: (
-        "Requests by tenant and outcome (answered, caller_left, upstream_broke_off, or a refusal).",
+        "Requests by tenant and outcome: answered, caller_left, upstream_broke_off, cut_by_stop, or a refusal.",
         ("tenant", "outcome"),
     ),
     _RETRIED: ("Requests that were sent a second time after a 401.", ()),

@@ -56,6 +56,10 @@ class Tally:
         """Change the number at ``index``."""
         self._values[index] += amount
 
+    def set(self, index: int, value: float) -> None:
+        """Put ``value`` in the place of the number at ``index``."""
+        self._values[index] = value
+
     def items(self) -> Iterable[tuple[Key, float]]:
         """All numbers by their keys."""
         return [(key, float(self._values[index])) for key, index in self._indexes.items()]

@@ -31,9 +31,7 @@ class Attack:
     outcomes: tuple[Outcome, ...]
 
 
-def asked(
-    *lines: bytes, method: bytes = b"POST", target: bytes = b"/acme/v1/x", body: bytes = b""
-) -> bytes:
+def asked(*lines: bytes, method: bytes = b"POST", target: bytes = b"/acme/v1/x", body: bytes = b"") -> bytes:
     """A request whose lines after ``Host`` are these, as they are."""
     return b"%b %b HTTP/1.1\r\nHost: 127.0.0.1\r\n%b\r\n%b" % (
         method,
@@ -190,7 +188,8 @@ _LENGTHS_AND_CODINGS: dict[str, Attack] = {
     "cl-folded": refused(asked(b"Content-Length: 5\r\n 0", body=b"hello")),
     "cl-space-before-colon": refused(asked(b"Content-Length : 5", body=b"hello")),
     "cl-with-underscore": harmless(
-        asked(b"Content_Length: 99", b"Content-Length: 5", body=b"hello"), (sent(b"Content-Length: 5"), b"hello")
+        asked(b"Content_Length: 99", b"Content-Length: 5", body=b"hello"),
+        (sent(b"Content-Length: 5"), b"hello"),
     ),
     "cl-named-by-connection": harmless(
         asked(b"Connection: Content-Length", b"Content-Length: %d" % len(SMUGGLED), body=SMUGGLED),
@@ -318,7 +317,9 @@ _TARGETS: dict[str, Attack] = {
     "target-tab": refused(target(b"/acme/v1/\tx")),
     "target-high-byte": refused(target(b"/acme/v1/\xff")),
     "target-space": refused(target(b"/acme/v1/a b")),
-    "target-hides-a-request": refused(target(b"/acme/v1/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + SMUGGLED[:20])),
+    "target-hides-a-request": refused(
+        target(b"/acme/v1/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + SMUGGLED[:20])
+    ),
     "target-encoded-line-break": refused(target(b"/acme/v1/x%0d%0aX:%20y")),
     "target-encoded-line-break-in-query": harmless(
         target(b"/acme/v1/x?a=%0d%0aAuthorization:%20Bearer%20mine"),
@@ -406,9 +407,9 @@ _HOSTS: dict[str, Attack] = {
     "host-with-space-before-colon": refused(get(LINE, b"Host : 127.0.0.1")),
     "host-folded": refused(get(LINE, b"Host:", b" 127.0.0.1")),
     "host-of-somebody-else": refused(get(LINE, b"Host: evil.example"), 421),
-    "host-with-underscore": harmless(get(LINE, HOST, b"Ho_st: evil.example"), (
-        sent(b"Ho_st: evil.example", method=b"GET"), b""
-    )),
+    "host-with-underscore": harmless(
+        get(LINE, HOST, b"Ho_st: evil.example"), (sent(b"Ho_st: evil.example", method=b"GET"), b"")
+    ),
     "host-named-by-connection": harmless(get(LINE, HOST, b"Connection: Host, Via"), (GET_X, b"")),
     "host-of-http-1.0-missing": harmless(
         b"GET /acme/v1/x HTTP/1.0\r\n\r\n", (sent(method=b"GET", version=b"1.0"), b""), closes=True
@@ -429,9 +430,12 @@ _FIELDS: dict[str, Attack] = {
     ),
     "connection-names-everything": harmless(
         get(
-            LINE, HOST,
+            LINE,
+            HOST,
             b"Connection: keep-alive, Authorization, Host, Via, X-A, Content-Length, Transfer-Encoding, Upgrade",
-            b"X-A: 1", b"Keep-Alive: timeout=9", b"X-B: 2",
+            b"X-A: 1",
+            b"Keep-Alive: timeout=9",
+            b"X-B: 2",
         ),
         (sent(b"X-B: 2", method=b"GET"), b""),
     ),
@@ -472,11 +476,16 @@ _SEQUENCES: dict[str, Attack] = {
     ),
     "upgrade-with-body-that-hides-a-request": harmless(
         asked(
-            b"Connection: Upgrade", b"Upgrade: websocket", b"Content-Length: %d" % len(SMUGGLED), body=SMUGGLED
+            b"Connection: Upgrade",
+            b"Upgrade: websocket",
+            b"Content-Length: %d" % len(SMUGGLED),
+            body=SMUGGLED,
         ),
         (sent(b"Content-Length: %d" % len(SMUGGLED)), SMUGGLED),
     ),
-    "garbage-after-a-request": served_then_refused(get(LINE, HOST) + b"\x00\x01garbage\r\n\r\n", (GET_X, b"")),
+    "garbage-after-a-request": served_then_refused(
+        get(LINE, HOST) + b"\x00\x01garbage\r\n\r\n", (GET_X, b"")
+    ),
     "garbage-after-a-body": served_then_refused(
         asked(b"Content-Length: 5", body=b"hello!\r\n\r\n" + SMUGGLED), (sent(b"Content-Length: 5"), b"hello")
     ),
@@ -500,7 +509,10 @@ _SEQUENCES: dict[str, Attack] = {
     ),
     "request-in-the-body-of-a-refused-expectation": Attack(
         asked(
-            b"Expect: 100-continue", b"Content-Length: %d" % len(SMUGGLED), target=b"/nobody/v1/x", body=SMUGGLED
+            b"Expect: 100-continue",
+            b"Content-Length: %d" % len(SMUGGLED),
+            target=b"/nobody/v1/x",
+            body=SMUGGLED,
         ),
         (Outcome((404,)), Outcome((404,), closes=False)),
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,9 @@ SETTLED_S = 0.02
 """For how long nothing more may come of a connection that stays open: it is a negative, and must end."""
 
 
-async def attack(scene: Theatre, pieces: list[bytes], attack_: Attack) -> tuple[Heard, list[tuple[bytes, bytes]]]:
+async def attack(
+    scene: Theatre, pieces: list[bytes], attack_: Attack
+) -> tuple[Heard, list[tuple[bytes, bytes]]]:
     """What came of an attack: for the caller, and upstream."""
     scene.recorder.clear()
     most = max(len(outcome.statuses) for outcome in attack_.outcomes)
@@ -57,9 +58,7 @@ async def served_as_ever(scene: Theatre) -> None:
 
 
 @pytest.fixture(scope="module", params=SPLITS)
-def played(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What went wrong with each attack, its bytes sent in one of the ways; empty where nothing did."""
     split = SPLITS[request.param]
 
