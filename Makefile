@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench lock
+.PHONY: run test lint bench bench-quick lock
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -16,6 +16,13 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What a request costs, here and in other proxies; writes docs/performance.md. Needs nginx and wrk, and two cores.
+bench: .venv/dev
+	@$(BIN)/python -m benchmarks --install --write
+
+bench-quick: .venv/dev
+	@$(BIN)/python -m benchmarks --install --quick
 
 # Resolves the newest versions that pyproject.toml allows; hashes for every platform, no index named.
 lock: .venv/dev

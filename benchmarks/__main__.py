@@ -18,7 +18,7 @@ from benchmarks.peers import PEERS
 from benchmarks.processes import ROOT, BenchmarkError
 from benchmarks.ratios import ratios, spread
 from benchmarks.rounds import Bench
-from benchmarks.scenarios import MEMORY, NAMES, OURS, QUICK, SCENARIOS, TENANTS, WORKERS
+from benchmarks.scenarios import NAMES, OURS, QUICK, SCENARIOS
 from benchmarks.targets import Results
 
 PAGE, PLOT = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.svg"
@@ -79,9 +79,9 @@ def main(
     )
     # So that all that was started is ended, also when a pipeline gives up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if lacking := machine.lacking():
+        raise click.ClickException(lacking)
     try:
-        if obstacles := machine.obstacles():
-            raise BenchmarkError("; ".join(obstacles))
         if install:
             installing.install_missing(plan.peers, _say)
         _run(plan, write=write)
@@ -94,14 +94,14 @@ def _say(line: str) -> None:
 
 
 def _run(plan: Plan, *, write: bool) -> None:
-    missing = {name: PEERS[name].remedy for name in plan.peers if PEERS[name].find() is None}
+    missing = {name: f"missing: {PEERS[name].remedy}" for name in plan.peers if PEERS[name].find() is None}
     for name, remedy in missing.items():
-        _say(f"{PEERS[name].title} is missing and left out: {remedy}")
+        _say(f"{PEERS[name].title} is left out; {remedy}")
     there = tuple(name for name in plan.peers if name not in missing)
     described = machine.describe(there)
     with _bench() as bench:
         results = replace(_measured(bench, plan, there), missing=missing)
-    text = report.render(results, described, rounds=plan.rounds, seconds=plan.seconds)
+    text = report.render(results, described, rounds=plan.rounds, seconds=plan.seconds, whole=write)
     click.echo(text)
     if write:
         report.write(PAGE, text)
@@ -124,27 +124,37 @@ def _bench() -> Iterator[Bench]:
 
 
 def _measured(bench: Bench, plan: Plan, peers: tuple[str, ...]) -> Results:
-    series = {
-        scenario.name: rounds.measure(bench, scenario, peers, rounds=plan.rounds, seconds=plan.seconds)
-        for scenario in SCENARIOS
-        if scenario.name in plan.scenarios
-    }
-    results = Results(series)
-    if MEMORY in plan.scenarios:
-        results = replace(results, footprint=footprint.measure(bench, seconds=max(plan.seconds, 5)))
-    if TENANTS in plan.scenarios:
-        found = tenants.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
-        results = replace(results, tenants=found)
-    if WORKERS in plan.scenarios:
-        why_not = workers.obstacle()
-        gains = why_not or workers.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
-        results = replace(results, workers=gains)
-    return results
+    """One part after the other; a part that fails leaves the others their figures."""
+    results, broken = Results(), dict[str, str]()
+    for name in plan.scenarios:
+        try:
+            results = _with_part(results, name, bench, plan, peers)
+        except BenchmarkError as error:
+            broken[name] = f"failed: {error}"
+            _say(f"{name} {broken[name]}")
+    return replace(results, broken=broken)
+
+
+def _with_part(results: Results, name: str, bench: Bench, plan: Plan, peers: tuple[str, ...]) -> Results:
+    match name:
+        case "memory":
+            return replace(results, footprint=footprint.measure(bench, seconds=max(plan.seconds, 5)))
+        case "tenants":
+            found = tenants.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
+            return replace(results, tenants=found)
+        case "workers":
+            gains = workers.obstacle() or workers.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
+            return replace(results, workers=gains)
+        case _:
+            scenario = next(each for each in SCENARIOS if each.name == name)
+            outcome = rounds.measure(bench, scenario, peers, rounds=plan.rounds, seconds=plan.seconds)
+            return replace(results, outcomes={**results.outcomes, name: outcome})
 
 
 def drawn(results: Results) -> str | None:
     """The plot of GET against nginx, or ``None`` where one of the two was not measured."""
-    series = results.series.get("get", {})
+    outcome = results.outcomes.get("get")
+    series = outcome.series if outcome else {}
     if "nginx" not in series:
         return None
     rows = [

@@ -60,7 +60,7 @@ def cpu_times(root: int) -> CpuTimes:
 
 def nanoseconds(schedstat: str) -> int:
     """Time on a core from the text of a ``schedstat``."""
-    return int(schedstat.split()[0])
+    return int(schedstat.split(maxsplit=1)[0])
 
 
 def spent(before: CpuTimes, after: CpuTimes) -> int:

@@ -76,12 +76,12 @@ def _version(name: str) -> str:
         return "unknown version"
 
 
-def obstacles() -> list[str]:
+def lacking() -> str | None:
     """What must be there and is not, in words that say what to do."""
     if not sys.platform.startswith("linux"):
-        return ["CPU time is read from /proc, which only Linux has"]
+        return "CPU time is read from /proc, which only Linux has"
     needed = {"nginx": PEERS["nginx"].find(), "wrk": wrk()}
-    lacking = [name for name, path in needed.items() if path is None]
-    if lacking:
-        return [f"{' and '.join(lacking)} must be installed: apt-get install nginx haproxy wrk"]
-    return []
+    absent = [name for name, path in needed.items() if path is None]
+    if absent:
+        return f"{' and '.join(absent)} must be installed: apt-get install nginx haproxy wrk"
+    return None

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from benchmarks.upstream import Endpoint
 from proxy import app, config, lifecycle, pairs
 from proxy.config import Settings
 from proxy.errors import ConfigurationError
-from proxy.model import Preset, Secret, Tenant
+from proxy.model import Grant, Preset, Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.store import Store, open_store
 from proxy.vault import Vault
@@ -138,7 +138,11 @@ async def _fill(store: Store, vault: Vault, names: Sequence[str]) -> None:
     for name in names:
         sealed = pairs.seal_pair(vault, pair, tenant=name, generation=1, now=time.time(), lifetimes=lifetimes)
         grant = lifecycle.connected(sealed, tenant=name, company="benchmark", scopes=(), generation=1)
-        await store.edit_grant(name, lambda _, grant=grant: grant)
+        await store.edit_grant(name, _always(grant))
+
+
+def _always(grant: Grant) -> Callable[[Grant | None], Grant]:
+    return lambda _: grant
 
 
 def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:

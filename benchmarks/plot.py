@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from benchmarks.ratios import Spread
+from benchmarks.ratios import TIMES, Spread
 
 _WIDTH, _ROW, _TOP, _BOTTOM, _LEFT, _RIGHT = 860, 30, 64, 46, 330, 110
+_FACE = 'font-family="system-ui, sans-serif" role="img"'
 _INK, _GREY, _PALE, _OURS = "#1f2328", "#59636e", "#d8dee4", "#c2185b"
 
 
@@ -32,8 +33,7 @@ def render(title: str, axis: str, rows: Sequence[Row]) -> str:
     height = _TOP + _ROW * len(rows) + _BOTTOM
     scale = _Scale(min(row.ratio.low for row in rows), max(row.ratio.high for row in rows))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
-        f'height="{height}" font-family="system-ui, sans-serif" font-size="13" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" {_FACE}>',
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(20, 30, title, size=16, weight="600"),
@@ -64,7 +64,7 @@ def _grid(scale: _Scale, height: int) -> Iterator[str]:
     for tick in scale.ticks():
         x = scale.x(tick)
         yield f'<line x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{height - _BOTTOM}" stroke="{_PALE}"/>'
-        yield _text(x, height - _BOTTOM + 16, f"{tick:g}×", colour=_GREY, anchor="middle")
+        yield _text(x, height - _BOTTOM + 16, f"{tick:g}{TIMES}", colour=_GREY, anchor="middle")
 
 
 def _row(scale: _Scale, number: int, row: Row) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _row(scale: _Scale, number: int, row: Row) -> Iterator[str]:
     )
     yield f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
     yield f'<circle cx="{middle}" cy="{y}" r="5" fill="{colour}"/>'
-    yield _text(high + 12, y + 4, f"{row.ratio.median:.3g}×", colour=colour)
+    yield _text(high + 12, y + 4, f"{row.ratio.median:.3g}{TIMES}", colour=colour)
 
 
 def _text(

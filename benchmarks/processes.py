@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -126,9 +126,8 @@ def running(
 def _end(process: subprocess.Popen[bytes]) -> None:
     _signal_group(process, signal.SIGTERM)
     try:
-        process.wait(END_S)
-    except subprocess.TimeoutExpired:
-        pass
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
     finally:
         # Also after an orderly end: a child may have outlived its parent.
         _signal_group(process, signal.SIGKILL)
@@ -136,10 +135,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # nobody of the group is left
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass  # nobody of the group is left
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
@@ -156,9 +153,8 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes], folder: Pa
         else:
             return
     said = [line for name in ("stderr", "stdout") for line in last_lines(folder / name)]
-    raise BenchmarkError(
-        f"{Path(str(process.args[-1])).name} does not listen: {' / '.join(said) or 'it said nothing'}"
-    )
+    name = folder.name.partition("-")[2] or folder.name
+    raise BenchmarkError(f"{name} does not listen: {' / '.join(said) or 'it said nothing'}")
 
 
 def last_lines(path: Path, count: int = 3) -> list[str]:

@@ -8,6 +8,9 @@ from statistics import median
 
 from benchmarks.rounds import Measurement
 
+TIMES, TO = "\u00d7", "\u2013"
+"""The signs for a factor and for a range."""
+
 Figure = Callable[[Measurement], float]
 """Which figure of a measurement is meant."""
 
@@ -37,7 +40,7 @@ def ratios(ours: Sequence[Measurement], theirs: Sequence[Measurement], figure: F
 
 
 def differences(ours: Sequence[Measurement], theirs: Sequence[Measurement], figure: Figure) -> list[float]:
-    """Ours − theirs, round by round.
+    """Ours less theirs, round by round.
 
     :raises ValueError: the rounds are not the same.
     """

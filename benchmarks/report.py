@@ -8,23 +8,27 @@ from pathlib import Path
 from benchmarks.machine import Machine
 from benchmarks.ours import REMARK, TITLE
 from benchmarks.peers import PEERS
-from benchmarks.ratios import Figure, Spread, differences, ratios, spread
+from benchmarks.ratios import TIMES, TO, Figure, Spread, differences, ratios, spread
 from benchmarks.rounds import Measurement, Series
 from benchmarks.scenarios import DIRECT, OURS, SCENARIOS, Scenario
-from benchmarks.targets import Finding, Results, findings
+from benchmarks.targets import NOT_MEASURED, Finding, Results, Target, findings
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
-def render(results: Results, machine: Machine, *, rounds: int, seconds: int) -> str:
-    """Everything that stands between the markers of the page."""
+def render(results: Results, machine: Machine, *, rounds: int, seconds: int, whole: bool) -> str:
+    """Everything that stands between the markers of the page.
+
+    :param whole: show also the targets that this run had nothing to do with.
+    """
+    found = [each for each in findings(results) if whole or each.verdict != NOT_MEASURED]
     parts = [
         _surroundings(machine, rounds, seconds),
-        "### Against the targets\n\n" + targets_table(findings(results)),
+        "### Against the targets\n\n" + targets_table(found),
         *(
             f"### {scenario.title}\n\n{scenario_table(scenario, results, machine)}"
             for scenario in SCENARIOS
-            if scenario.name in results.series
+            if scenario.name in results.outcomes
         ),
     ]
     return "\n\n".join(parts)
@@ -45,7 +49,7 @@ def targets_table(found: Iterable[Finding]) -> str:
             finding.target.work,
             finding.target.figure,
             _with_range(finding.spread, finding.target.unit),
-            f"{'≥' if finding.target.at_least else '≤'} {_quantity(finding.target.bound, finding.target.unit)}",
+            _bound(finding.target),
             f"**{finding.verdict}**" if finding.verdict == "short" else finding.verdict,
         )
         for finding in found
@@ -53,15 +57,15 @@ def targets_table(found: Iterable[Finding]) -> str:
     return table(("work", "figure", "median (range)", "target", ""), rows)
 
 
+def _bound(target: Target) -> str:
+    return f"{'≥' if target.at_least else '≤'} {_quantity(target.bound, target.unit)}"
+
+
 def scenario_table(scenario: Scenario, results: Results, machine: Machine) -> str:
     """All proxies of one scenario, the cheapest first; those that are missing at the end."""
-    series = results.series[scenario.name]
+    series, absent = results.outcomes[scenario.name].series, results.absent(scenario.name)
     rows = [_row(name, series, machine) for name in sorted(series, key=lambda name: _cost(series[name]))]
-    rows += [
-        (PEERS[name].title, f"missing: {results.missing[name]}", "", "", "", "")
-        for name in scenario.peers
-        if name in results.missing
-    ]
+    rows += [(PEERS[name].title, absent[name], "", "", "", "") for name in scenario.peers if name in absent]
     return table(("proxy", "CPU µs a request", "ours ÷ this", "requests/s", "p50, p99 ms", "memory MB"), rows)
 
 
@@ -75,9 +79,9 @@ def _row(name: str, series: Series, machine: Machine) -> tuple[str, ...]:
         return ("none: the upstream itself", "", text, rate, latency, "")
     cost = spread([each.cpu_us for each in measured])
     ratio = (
-        "" if name == OURS else _with_range(spread(ratios(series[OURS], measured, _figure("cpu_us"))), "×")
+        "" if name == OURS else _with_range(spread(ratios(series[OURS], measured, _figure("cpu_us"))), TIMES)
     )
-    shown = f"{cost.median:,.0f} ({cost.low:,.0f}–{cost.high:,.0f})"
+    shown = f"{cost.median:,.0f} ({cost.low:,.0f}{TO}{cost.high:,.0f})"
     return (_title(name, machine), shown, ratio, rate, latency, f"{_median(measured, 'memory_mb'):.0f}")
 
 
@@ -107,7 +111,7 @@ def _with_range(found: Spread | None, unit: str) -> str:
         return ""
     if found.low == found.high:
         return _quantity(found.median, unit)
-    return f"{_quantity(found.median, unit)} ({_number(found.low)}–{_number(found.high)})"
+    return f"{_quantity(found.median, unit)} ({_number(found.low)}{TO}{_number(found.high)})"
 
 
 def _quantity(value: float, unit: str) -> str:

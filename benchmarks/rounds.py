@@ -67,9 +67,24 @@ class Measurement:
     memory_mb: float
     """The most that was resident."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.cpu_us:>9.1f} µs {self.per_second:>7.0f}/s"
+            f"  p50 {self.p50_ms:.2f}, p99 {self.p99_ms:.2f} ms  {self.memory_mb:.0f} MB"
+        )
+
 
 Series = Mapping[str, Sequence[Measurement]]
 """By subject, a measurement for each round, in the order of the rounds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a scenario."""
+
+    series: Series
+    failed: Mapping[str, str]
+    """Peers that did not start or did not answer, with what happened; they are not in the series."""
 
 
 def order(names: Sequence[str], number: int) -> list[str]:
@@ -77,23 +92,42 @@ def order(names: Sequence[str], number: int) -> list[str]:
     return list(names) if number % 2 == 0 else list(reversed(names))
 
 
-def measure(bench: Bench, scenario: Scenario, peers: Sequence[str], *, rounds: int, seconds: int) -> Series:
-    """Run the scenario for ours and those ``peers`` that it wants and that are there."""
+def measure(bench: Bench, scenario: Scenario, peers: Sequence[str], *, rounds: int, seconds: int) -> Outcome:
+    """Run the scenario for ours and those ``peers`` that it wants.
+
+    A peer that fails is left out from then on.
+
+    :raises BenchmarkError: ours failed, or the upstream.
+    """
     wanted = [OURS, *(name for name in scenario.peers if name in peers or name == DIRECT)]
+    failed: dict[str, str] = {}
     series: dict[str, list[Measurement]] = {name: [] for name in wanted}
-    with subjects(bench, wanted, tls=scenario.tls) as found:
-        for subject in found.values():
-            check_credential(subject)
-            _loaded(bench, subject, scenario, 1)
+    with ExitStack() as stack:
+        found: dict[str, Subject] = {}
+        for name in wanted:
+            with _leaving_out(name, failed, bench.say):
+                found[name] = _start(bench, name, stack, tls=scenario.tls)
+                check_credential(found[name])
+                _loaded(bench, found[name], scenario, 1)  # to warm up
         for number in range(rounds):
             for name in order(wanted, number):
-                measured = measure_once(bench, found[name], scenario, seconds)
-                series[name].append(measured)
-                bench.say(
-                    f"{scenario.name} round {number + 1}/{rounds}  {name:<10}{measured.cpu_us:>9.1f} µs"
-                    f"{measured.per_second:>9.0f}/s  p50 {measured.p50_ms:.2f}  p99 {measured.p99_ms:.2f} ms"
-                )
-    return series
+                if name not in failed:
+                    with _leaving_out(name, failed, bench.say):
+                        series[name].append(measure_once(bench, found[name], scenario, seconds))
+                        bench.say(f"{scenario.name} {number + 1}/{rounds} {name:<10}{series[name][-1]}")
+    return Outcome({name: each for name, each in series.items() if name not in failed}, failed)
+
+
+@contextmanager
+def _leaving_out(name: str, failed: dict[str, str], say: Say) -> Iterator[None]:
+    """Note the failure of a peer and go on; what all are compared with must not fail."""
+    try:
+        yield
+    except BenchmarkError as error:
+        if name in (OURS, DIRECT):
+            raise
+        failed[name] = f"failed: {error}"
+        say(f"{name} is left out: {error}")
 
 
 def measure_once(bench: Bench, subject: Subject, scenario: Scenario, seconds: int) -> Measurement:
@@ -128,13 +162,6 @@ def _loaded(bench: Bench, subject: Subject, scenario: Scenario, seconds: int) ->
         raise BenchmarkError(f"{scenario.name}, {subject.name}: {error}") from None
     finally:
         drop_logs(bench.folder)
-
-
-@contextmanager
-def subjects(bench: Bench, names: Sequence[str], *, tls: bool = False) -> Iterator[dict[str, Subject]]:
-    """The named subjects, running."""
-    with ExitStack() as stack:
-        yield {name: _start(bench, name, stack, tls=tls) for name in names}
 
 
 def _start(bench: Bench, name: str, stack: ExitStack, *, tls: bool) -> Subject:

@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.footprint import Footprint
-from benchmarks.ratios import Figure, Spread, differences, ratios, spread
-from benchmarks.rounds import Series
-from benchmarks.scenarios import DIRECT, OURS
+from benchmarks.ratios import TIMES, Figure, Spread, differences, ratios, spread
+from benchmarks.rounds import Outcome
+from benchmarks.scenarios import DIRECT, MEMORY, OURS, TENANTS, WORKERS
 from benchmarks.tenants import ManyTenants
+
+NOT_MEASURED = "not measured in this run"
 
 
 @dataclass(frozen=True)
 class Results:
     """All that was measured in one run; what was left out or is missing is absent."""
 
-    series: Mapping[str, Series] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     """By scenario."""
     footprint: Footprint | None = None
     tenants: ManyTenants | None = None
@@ -27,6 +29,13 @@ class Results:
     """Gains by round, or why there are none."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Peers that are not installed, with the remedy."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Scenarios that could not be measured, with what happened."""
+
+    def absent(self, scenario: str) -> Mapping[str, str]:
+        """Peers without figures in a scenario, and why."""
+        outcome = self.outcomes.get(scenario)
+        return {**self.missing, **(outcome.failed if outcome else {})}
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Target:
     work: str
     figure: str
     bound: float
-    unit: str = "×"
+    unit: str = TIMES
     at_least: bool = False
 
 
@@ -46,7 +55,7 @@ class Finding:
 
     target: Target
     values: Sequence[float] = ()
-    absent: str = "not measured in this run"
+    absent: str = NOT_MEASURED
 
     @property
     def spread(self) -> Spread | None:
@@ -100,27 +109,36 @@ def findings(results: Results) -> list[Finding]:
 
 def _ratio_findings(results: Results) -> Iterator[Finding]:
     for wanted in _RATIOS:
-        series = results.series.get(wanted.scenario, {})
-        if wanted.peer in results.missing:
-            yield Finding(wanted.target, absent=f"{wanted.peer} is missing")
-        elif OURS in series and wanted.peer in series:
+        outcome = results.outcomes.get(wanted.scenario)
+        absent = results.absent(wanted.scenario)
+        if wanted.scenario in results.broken:
+            yield Finding(wanted.target, absent=results.broken[wanted.scenario])
+        elif outcome is None:
+            yield Finding(wanted.target)
+        elif wanted.peer in outcome.series:
+            series = outcome.series
             yield Finding(wanted.target, ratios(series[OURS], series[wanted.peer], wanted.figure))
         else:
-            yield Finding(wanted.target)
+            yield Finding(wanted.target, absent=f"{wanted.peer}: {absent.get(wanted.peer, NOT_MEASURED)}")
 
 
 def _added_latency(results: Results) -> Finding:
-    series = results.series.get("latency", {})
-    if OURS not in series or DIRECT not in series:
-        return Finding(_ADDED)
+    outcome = results.outcomes.get("latency")
+    if outcome is None:
+        return Finding(_ADDED, absent=results.broken.get("latency", NOT_MEASURED))
+    series = outcome.series
     return Finding(_ADDED, differences(series[OURS], series[DIRECT], lambda m: m.p50_ms))
 
 
 def _memory(results: Results) -> Iterator[Finding]:
-    found = results.footprint
-    yield Finding(Target("memory", "idle", 60, "MB"), [found.idle_mb] if found else ())
-    yield Finding(Target("memory", "512 connections", 80, "MB"), [found.connections_mb] if found else ())
-    yield Finding(Target("memory", "64 × 10 MiB both ways", 200, "MB"), [found.bodies_mb] if found else ())
+    found, why = results.footprint, results.broken.get(MEMORY, NOT_MEASURED)
+    figures = [
+        ("idle", 60, found and found.idle_mb),
+        ("512 connections", 80, found and found.connections_mb),
+        (f"64 {TIMES} 10 MiB both ways", 200, found and found.bodies_mb),
+    ]
+    for figure, bound, value in figures:
+        yield Finding(Target("memory", figure, bound, "MB"), [value] if value else (), why)
 
 
 def _scale(results: Results) -> Iterator[Finding]:
@@ -128,11 +146,15 @@ def _scale(results: Results) -> Iterator[Finding]:
     if isinstance(results.workers, str):
         yield Finding(gain, absent=results.workers)
     else:
-        yield Finding(gain, results.workers or ())
-    many = results.tenants
-    work = "10,000 tenants"
-    # Under a fifth is within what this method can tell.
-    yield Finding(Target(work, "CPU of a request ÷ with 1 tenant", 1.2), many.ratios if many else ())
-    yield Finding(Target(work, "start-up", 3.0, "s"), [many.start_s] if many else ())
-    yield Finding(Target(work, "memory a tenant, never called", 5.0, "KB"), [many.idle_kb] if many else ())
-    yield Finding(Target(work, "memory a tenant, each called", 5.0, "KB"), [many.called_kb] if many else ())
+        yield Finding(gain, results.workers or (), results.broken.get(WORKERS, NOT_MEASURED))
+    many, why = results.tenants, results.broken.get(TENANTS, NOT_MEASURED)
+    # A difference of less than a fifth is below what this method can tell.
+    same = Target("10,000 tenants", "CPU of a request ÷ with 1 tenant", 1.2)
+    yield Finding(same, many.ratios if many else (), why)
+    figures = [
+        ("start-up", 3.0, "s", many and many.start_s),
+        ("memory a tenant, never called", 5.0, "KB", many and many.idle_kb),
+        ("memory a tenant, each called", 5.0, "KB", many and many.called_kb),
+    ]
+    for figure, bound, unit, value in figures:
+        yield Finding(Target("10,000 tenants", figure, bound, unit), [value] if value else (), why)

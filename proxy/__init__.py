@@ -27,6 +27,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``provider``: Pleo's authorisation server
    * ``upstream``: the pooled connections to Pleo's API
    * ``replay``: a request body that can be sent twice
+   * ``intake``: a caller's body as it comes in
    * ``response``: an answer whose bytes go to the caller as they are
    * ``pairs``: a token pair sealed for the store, and opened again
 
@@ -46,7 +47,11 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``telemetry``: facts as log lines and metrics
    * ``admin``: the operator's listener
 
-6. ``app``: builds everything in this order and owns its life
+6. the whole
+
+   * ``wiring``: the settings as the parts understand them
+   * ``app``: builds everything in this order and owns its life
+   * ``workers``: several processes of it under one supervisor
 
 7. ``cli``: parses, calls, prints; ``__main__`` is the same by another name
 

@@ -7,26 +7,22 @@ between.
 from __future__ import annotations
 
 import asyncio
-import errno
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from aiohttp import web
 
-from proxy import __version__, keyring, lifecycle
+from proxy import __version__, keyring, lifecycle, wiring
 from proxy.admin import Services, admin_app
 from proxy.admin import token as admin_token
-from proxy.authorize import AuthorizationSettings, Authorize
-from proxy.config import Address, Settings, resolve
-from proxy.errors import OperatorError, StoreUnavailable
-from proxy.exchange import Exchange, Limits
-from proxy.lifecycle import Windows
-from proxy.listener import AcceptLimits, CallerServer
+from proxy.authorize import Authorize
+from proxy.config import Settings, resolve
+from proxy.errors import StoreUnavailable
+from proxy.exchange import Exchange
+from proxy.listener import CallerServer
 from proxy.model import (
     Clock,
     Emit,
@@ -42,14 +38,11 @@ from proxy.model import (
     TenantsLoaded,
     innermost_place,
 )
-from proxy.pairs import Lifetimes
-from proxy.provider import Provider, Registration
 from proxy.refresher import Refresher
 from proxy.store import ServeLock, Store, open_store
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
-from proxy.tokens import RefreshRules, Tokens
-from proxy.upstream import Upstream
+from proxy.tokens import Tokens
 from proxy.vault import Vault
 
 _WATCH_S = 0.5
@@ -57,7 +50,6 @@ _WATCH_S = 0.5
 _HOUSEKEEPING_S = 60.0
 _LEASE_MARGIN_S = 10.0
 """What a refresh may take beside the provider's time-out: reading, sealing, saving on a slow disk."""
-_DAY_S = 86400.0
 _LAST_REQUEST_S = 1.0
 """At a stop an idle connection may send one more request for so long; its answer says that it is the last."""
 
@@ -65,8 +57,11 @@ _LAST_REQUEST_S = 1.0
 class App:
     """A running proxy; made by :func:`start`, ended by :meth:`stop`."""
 
-    def __init__(self, settings: Settings, emit: Emit, clock: Clock, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, settings: Settings, emit: Emit, clock: Clock, stack: AsyncExitStack, worker: int | None
+    ) -> None:
         self._settings = settings
+        self._worker = worker
         self._emit = emit
         self._clock = clock
         self._stack = stack
@@ -82,6 +77,7 @@ class App:
         self.tokens: Tokens
         self.exchange: Exchange
         self.server: CallerServer
+        self._metrics: Metrics
 
     # --- start
 
@@ -90,44 +86,23 @@ class App:
 
         :raises OperatorError: whatever keeps the proxy from serving, in one line with its remedy.
         """
-        settings, limits = self._settings, self._settings.limits
+        settings = self._settings
         database = settings.store.sqlite_path
-        self._stack.enter_context(ServeLock.acquire(database))
+        if self._worker is None:
+            self._stack.enter_context(ServeLock.acquire(database))
         self.store = store = open_store(database)
         self._stack.push_async_callback(store.close)
         vault = await open_vault(settings, environ, store)
-        await settle_attempts(store)
+        if self._worker is None:
+            await settle_attempts(store)
 
-        secret = resolve(settings.pleo.client_secret, environ, item="pleo.client_secret")
-        context = _tls_context(settings.pleo.ca_file)
-        api = settings.api_origin
-        provider = Provider(
-            Registration(
-                settings.pleo.client_id,
-                secret,
-                settings.pleo.client_auth,
-                settings.token_endpoint,
-                settings.redirect_uri,
-            ),
-            api=api,
-            ssl_context=context,
-            connect_s=limits.upstream_connect_s,
-            timeout_s=settings.refresh.timeout_s,
-        )
+        context = wiring.tls_context(settings.pleo.ca_file)
+        provider = wiring.provider(settings, environ, context)
         self._stack.push_async_callback(provider.close)
-        upstream = Upstream(
-            api,
-            ssl_context=context if api.scheme == "https" else None,
-            connect_s=limits.upstream_connect_s,
-            idle_s=limits.idle_s,
-            total_s=limits.upstream_total_s,
-            head_bytes=limits.head_bytes,
-        )
+        upstream = wiring.upstream(settings, context)
         self._stack.push_async_callback(upstream.close)
 
-        lifetimes = Lifetimes(
-            settings.refresh.default_expires_in_s, settings.refresh.refresh_lifetime_days * _DAY_S
-        )
+        lifetimes = wiring.lifetimes(settings)
         refresher = Refresher(
             store,
             vault,
@@ -138,38 +113,27 @@ class App:
             asyncio.sleep,
             lease_s=settings.refresh.timeout_s + _LEASE_MARGIN_S,
         )
-        self.tokens = Tokens(store, vault, refresher, _rules(settings), self._emit, self._clock)
+        self.tokens = Tokens(store, vault, refresher, wiring.refresh_rules(settings), self._emit, self._clock)
         await self.tokens.load()
         self.exchange = Exchange(
             self.tokens,
             upstream,
-            api,
-            Limits(
-                limits.target_bytes,
-                limits.head_bytes,
-                limits.body_bytes,
-                limits.replay_memory,
-                limits.replay_disk,
-                limits.idle_s,
-            ),
+            settings.api_origin,
+            wiring.exchange_limits(settings),
             settings.listen.public_url,
             self._emit,
             self._is_configured_host,
             Directory({}),
         )
         self._set_tenants(await store.tenants())
+        self._metrics = metrics
         metrics.watch(self.tokens.states, self._under_way)
 
         authorize = Authorize(
             store,
             vault,
             provider,
-            AuthorizationSettings(
-                settings.authorize_endpoint,
-                settings.pleo.client_id,
-                settings.redirect_uri,
-                settings.pleo.scopes,
-            ),
+            wiring.authorization(settings),
             lifetimes,
             self._emit,
             self._clock,
@@ -178,7 +142,8 @@ class App:
         configured = settings.admin.token
         if configured is not None:
             self._admin_check = admin_token.checker(resolve(configured, environ, item="admin.token"))
-        await self._listen_to_operators(authorize, metrics)
+        if self._worker in (None, 0):
+            await self._listen_to_operators(authorize, metrics)
         await self._listen_to_callers()
         if configured is None:
             # Last, since it is shown once: a start that fails must not use it up unseen.
@@ -189,7 +154,7 @@ class App:
                 __version__,
                 self.proxy_addresses,
                 self.admin_address,
-                str(api),
+                str(settings.api_origin),
                 len(self.exchange.directory.tenants),
             )
         )
@@ -212,36 +177,31 @@ class App:
         try:
             await web.TCPSite(runner, address.host, address.port).start()
         except OSError as error:
-            raise _cannot_listen("listen.admin", address, error) from None
-        self.admin_address = _shown(runner.addresses[0])
+            raise wiring.cannot_listen("listen.admin", address, error) from None
+        self.admin_address = wiring.shown(runner.addresses[0])
 
     def _is_admin_token(self, given: Secret) -> bool:
         return self._admin_check is not None and self._admin_check(given)
 
     async def _listen_to_callers(self) -> None:
-        limits = self._settings.limits
-        self.server = CallerServer(
-            self.exchange,
-            AcceptLimits(
-                limits.target_bytes,
-                limits.head_bytes,
-                limits.headers,
-                limits.connections,
-                limits.head_s,
-                limits.idle_s,
-            ),
-        )
+        self.server = CallerServer(self.exchange, wiring.accept_limits(self._settings))
         self._stack.callback(self.server.stop_sweeping)
         loop = asyncio.get_running_loop()
         for address in self._settings.listen.proxy:
             try:
-                listener = await loop.create_server(self.server, address.host, address.port, backlog=1024)
+                listener = await loop.create_server(
+                    self.server,
+                    address.host,
+                    address.port,
+                    backlog=1024,
+                    reuse_port=True if self._worker is not None else None,
+                )
             except OSError as error:
-                raise _cannot_listen("listen.proxy", address, error) from None
+                raise wiring.cannot_listen("listen.proxy", address, error) from None
             self._stack.callback(listener.close)
             self._listeners.append(listener)
         self.proxy_addresses = tuple(
-            _shown(socket.getsockname()) for listener in self._listeners for socket in listener.sockets
+            wiring.shown(socket.getsockname()) for listener in self._listeners for socket in listener.sockets
         )
 
     # --- run
@@ -257,6 +217,7 @@ class App:
                 await self.store.ping()
                 self._store_works()
                 await self.tokens.refresh_due()
+                self._metrics.note_under_way(self._under_way())
                 if monotonic() >= next_housekeeping:
                     next_housekeeping = monotonic() + _HOUSEKEEPING_S
                     await self.store.sweep(self._clock())
@@ -349,13 +310,15 @@ async def start(
     metrics: Metrics,
     stack: AsyncExitStack,
     clock: Clock = time.time,
+    worker: int | None = None,
 ) -> App:
     """A running proxy; what it opened is closed when ``stack`` is, after a drain.
 
+    :param worker: number of this process among several workers; ``None`` if it serves alone.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(_crash_reporter(emit))
-    app = App(settings, emit, clock, stack)
+    app = App(settings, emit, clock, stack, worker)
     await app.build(environ, metrics)
     watching = asyncio.create_task(app.watch(), name="watch")
 
@@ -381,6 +344,23 @@ def _crash_reporter(emit: Emit) -> Callable[[asyncio.AbstractEventLoop, dict[str
     return report
 
 
+async def prepare(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack) -> Secret | None:
+    """What is done once for several workers: the lock, the store's schema, the key ring, old attempts.
+
+    :returns: the admin token if it was generated now, to be shown once.
+    :raises OperatorError: as :func:`start`.
+    """
+    database = settings.store.sqlite_path
+    stack.enter_context(ServeLock.acquire(database))
+    store = open_store(database)
+    try:
+        await open_vault(settings, environ, store)
+        await settle_attempts(store)
+    finally:
+        await store.close()
+    return None if settings.admin.token is not None else admin_token.generated(settings.store.state_dir)[1]
+
+
 async def open_vault(settings: Settings, environ: Mapping[str, str], store: Store) -> Vault:
     """The vault of this store.
 
@@ -401,51 +381,3 @@ async def settle_attempts(store: Store) -> None:
     for grant in (await store.grants()).values():
         if grant.attempted_at is not None:
             await store.edit_grant(grant.tenant, lambda stored: stored and lifecycle.after_cut_off(stored))
-
-
-def _rules(settings: Settings) -> RefreshRules:
-    refresh = settings.refresh
-    return RefreshRules(
-        Windows(
-            refresh.advisory,
-            refresh.advisory_jitter,
-            refresh.mandatory_s,
-            refresh.mandatory,
-            refresh.keep_alive,
-        ),
-        wait_s=refresh.wait_s,
-        forced_hold_s=refresh.forced_hold_s,
-        backoff_s=refresh.backoff_s,
-        backoff_max_s=refresh.backoff_max_s,
-        client_rejected_pause_s=refresh.client_rejected_pause_s,
-    )
-
-
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError):
-            raise OperatorError(f"pleo.ca_file {ca_file}: cannot be read as PEM certificates") from None
-    return context
-
-
-def _cannot_listen(item: str, address: Address, error: OSError) -> OperatorError:
-    variable = f"PLEO_PROXY__{item.upper().replace('.', '__')}"
-    match error.errno:
-        case errno.EADDRINUSE:
-            why = "the port is in use; stop the program that uses it"
-        case errno.EACCES:
-            why = "no permission for this port; ports below 1024 need CAP_NET_BIND_SERVICE"
-        case errno.EADDRNOTAVAIL:
-            why = "this machine has no such address; correct it"
-        case _:
-            why = "cannot be listened on; correct it"
-    return OperatorError(f"{item} {address}: {why}, or choose another address with {item} or {variable}")
-
-
-def _shown(socket_name: tuple[object, ...]) -> str:
-    host, port = str(socket_name[0]), socket_name[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -230,6 +230,30 @@ class RequestFinished(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class CircuitOpened(Fact):
+    """Request after request to the upstream got no answer, so for a while none is sent."""
+
+    event: ClassVar[str] = "upstream.circuit_opened"
+    level: ClassVar[Level] = "warning"
+    upstream: str
+    failures: int
+    """Requests in a row that got no answer."""
+    reason: str
+    """What befell the last of them, in the proxy's own words."""
+    retry_in_s: float
+    """When one request is sent to see how things are."""
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitClosed(Fact):
+    """The upstream answers again, and requests go to it."""
+
+    event: ClassVar[str] = "upstream.circuit_closed"
+    upstream: str
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RequestCrashed(Fact):
     """A defect of the proxy met by a request; the caller got 500. ``error`` is the exception's type."""
 
@@ -417,6 +441,27 @@ class ProxyStarted(Fact):
     admin: str
     upstream: str
     tenants: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Fact):
+    """One of several worker processes serves."""
+
+    event: ClassVar[str] = "worker.started"
+    number: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied(Fact):
+    """A worker process ended unasked; its callers' connections are cut, and another takes its place."""
+
+    event: ClassVar[str] = "worker.died"
+    level: ClassVar[Level] = "error"
+    number: int
+    exit_code: int
+    """Negative: the number of the signal that ended it."""
+    restart_in_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("tenants", "listing", "refresher", "tokens", "authorize"),
     ("exchange",),
     ("listener", "telemetry", "admin"),
-    ("app",),
+    ("wiring", "app", "workers"),
     ("cli", "__main__"),
 )
 """A module imports what stands before it, in lower layers or its own, and nothing else of the project."""

@@ -1,4 +1,4 @@
-"""The other proxies, set up as one would who wants them fast: one worker, connections kept, a fixed credential.
+"""The other proxies, set up for speed: one worker, connections kept, a fixed credential.
 
 A peer is one module with a :class:`~benchmarks.peers.interface.Peer` named ``PEER``.
 """

@@ -32,8 +32,8 @@ worker_processes 1;
 pid {folder}/nginx.pid;
 events {{ worker_connections 8192; }}
 http {{
-  log_format line escape=json '{{"timestamp":"$time_iso8601","request_id":"$request_id","caller":"$remote_addr",'
-    '"method":"$request_method","path":"$uri","status":$status,"bytes_in":$request_length,'
+  log_format line escape=json '{{"timestamp":"$time_iso8601","request_id":"$request_id",'
+    '"caller":"$remote_addr","method":"$request_method","path":"$uri","status":$status,"bytes_in":$request_length,'
     '"bytes_out":$body_bytes_sent,"duration":$request_time,"upstream_status":"$upstream_status",'
     '"upstream":"$upstream_header_time"}}';
   access_log {site.log} line;

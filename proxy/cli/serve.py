@@ -6,19 +6,24 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from contextlib import AsyncExitStack
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
 import uvloop
 
-from proxy import app, config
+from proxy import app, config, workers
+from proxy.cli.ending import exit_code_of
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
-from proxy.model import Emit
+from proxy.model import Emit, Secret
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
+from proxy.workers import Supervisor
 
 
 @click.command()
@@ -26,7 +31,10 @@ from proxy.telemetry.metrics import Metrics
 def serve(config_path: Path | None) -> None:
     """Run the proxy until SIGTERM or SIGINT, then drain."""
     settings = load_settings(config_path, check_references=True)
-    uvloop.run(_serve(settings))
+    if settings.listen.workers == 1:
+        uvloop.run(_serve(settings))
+    else:
+        sys.exit(asyncio.run(_supervise(settings, config_path)))
 
 
 async def _serve(settings: Settings) -> None:
@@ -35,11 +43,49 @@ async def _serve(settings: Settings) -> None:
     stop = stop_signal()
     async with AsyncExitStack() as stack:
         running = await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack)
-        if running.generated_admin_token is not None:
-            # On standard error, so that it gets into no log file that collects standard output.
-            token = running.generated_admin_token.reveal()
-            click.echo(f"Admin token, shown this once: {token}", err=True)
+        _show_once(running.generated_admin_token)
         await stop.wait()
+
+
+async def _supervise(settings: Settings, config_path: Path | None) -> int:
+    stop = stop_signal()
+    emit = log_sink(settings)
+    async with AsyncExitStack() as stack:
+        workers.check_ports(settings)
+        generated = await app.prepare(settings, os.environ, stack)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pleo-proxy-"))
+        work = partial(_work, config_path=config_path, counts=Path(folder))
+        supervisor = Supervisor(settings.listen.workers, work, emit, stop_s=workers.stop_s(settings))
+        return await supervisor.run(stop, on_ready=lambda: _show_once(generated))
+
+
+def _work(number: int, ready: Connection, config_path: Path | None, counts: Path) -> None:
+    """A worker's life, from its start in a process of its own."""
+
+    def run() -> None:
+        settings = load_settings(config_path, check_references=True)
+        uvloop.run(_serve_with_others(settings, number, ready, counts))
+
+    sys.exit(exit_code_of(run))
+
+
+async def _serve_with_others(settings: Settings, number: int, ready: Connection, counts: Path) -> None:
+    stop = stop_signal()
+    workers.stop_with_parent(stop)
+    metrics = Metrics(counts / str(number))
+    metrics.add_up(lambda: [counts / str(other) for other in range(settings.listen.workers)])
+    emit = fan_out(log_sink(settings, worker=number), metrics)
+    async with AsyncExitStack() as stack:
+        stack.callback(metrics.close)
+        await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack, worker=number)
+        ready.send(True)
+        await stop.wait()
+
+
+def _show_once(token: Secret | None) -> None:
+    if token is not None:
+        # On standard error, so that it gets into no log file that collects standard output.
+        click.echo(f"Admin token, shown this once: {token.reveal()}", err=True)
 
 
 def stop_signal() -> asyncio.Event:
@@ -51,11 +97,11 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-def log_sink(settings: Settings) -> Emit:
+def log_sink(settings: Settings, *, worker: int | None = None) -> Emit:
     """The log on standard output, in the configured format or the one that fits where it goes."""
     stream = sys.stdout.buffer
     log_format = settings.log.format or ("console" if stream.isatty() else "json")
-    return LogSink(stream, log_format=log_format, level=settings.log.level)
+    return LogSink(stream, log_format=log_format, level=settings.log.level, worker=worker)
 
 
 @click.command()

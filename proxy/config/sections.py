@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -26,6 +25,7 @@ from proxy.config.values import (
     Address,
     Addresses,
     BaseUrl,
+    Count,
     Endpoint,
     FilePath,
     HostNames,
@@ -75,10 +75,8 @@ class Section(BaseModel):
     )
 
 
-def _one_worker(value: object) -> int:
-    if value not in (1, "1") or isinstance(value, bool):
-        raise Rule("several workers are not available in this version; write 1, or remove the key")
-    return 1
+_WORKERS_MOST = 64
+"""Beyond it a slip of the finger is more likely than a machine of that size."""
 
 
 class Listen(Section):
@@ -106,8 +104,10 @@ class Listen(Section):
         description="Further names that callers may use in `Host`. IP addresses and localhost always work, "
         "other names are refused as a defence against DNS rebinding.",
     )
-    workers: Annotated[int, BeforeValidator(_one_worker), Kind("whole number")] = Field(
-        default=1, description="Processes that serve. Only 1 is available in this version."
+    workers: Annotated[Count, Field(le=_WORKERS_MOST)] = Field(
+        default=1,
+        description="Processes that serve, sharing the ports. One suffices for thousands of requests a "
+        "second; more use more cores.",
     )
 
     @field_validator("admin")
@@ -117,6 +117,14 @@ class Listen(Section):
         if any(admin.clashes_with(proxy) for proxy in proxies):
             raise Rule("must not share the port of listen.proxy; choose another port for one of them")
         return admin
+
+    @field_validator("workers")
+    @classmethod
+    def _workers_know_their_port(cls, workers: int, info: ValidationInfo) -> int:
+        proxies: tuple[Address, ...] = info.data.get("proxy", ())
+        if workers > 1 and any(address.port == 0 for address in proxies):
+            raise Rule("needs a fixed port in listen.proxy, since several processes share it; set one")
+        return workers
 
 
 class Pleo(Section):

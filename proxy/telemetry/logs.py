@@ -27,7 +27,15 @@ _fields: dict[type[Fact], tuple[tuple[str, ...], Callable[[Fact], tuple[Any, ...
 class LogSink:
     """Writes each fact as one line, whole and at once: a lump of buffered lines would hold up callers."""
 
-    def __init__(self, stream: BinaryIO, *, log_format: Literal["json", "console"], level: Level) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        log_format: Literal["json", "console"],
+        level: Level,
+        worker: int | None = None,
+    ) -> None:
+        """With ``worker``, each line tells which of several processes wrote it."""
         self.lost = 0
         """Lines that could not be written (a full disk, a reader that went away)."""
         self._log = structlog.wrap_logger(
@@ -35,7 +43,7 @@ class LogSink:
             processors=[_JsonLine()] if log_format == "json" else _console(colors=stream.isatty()),
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
             cache_logger_on_first_use=True,
-        ).bind()
+        ).bind(**({} if worker is None else {"worker": worker}))
         self._write: dict[Level, Callable[..., Any]] = {
             "debug": self._log.debug,
             "info": self._log.info,

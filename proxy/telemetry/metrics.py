@@ -29,10 +29,11 @@ _RETRIED = "pleo_proxy_requests_retried"
 _REFRESHES = "pleo_proxy_refreshes"
 _SECONDS = "pleo_proxy_request_duration_seconds"
 _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
+_UNDER_WAY = "pleo_proxy_under_way"
 
 _COUNTERS = {
     _REQUESTS: (
-        "Requests by tenant and outcome: answered, caller_left, upstream_broke_off, cut_by_stop, or a refusal.",
+        "Requests by tenant and outcome: answered, caller_left, upstream_broke_off, cut_by_stop, refusals.",
         ("tenant", "outcome"),
     ),
     _RETRIED: ("Requests that were sent a second time after a 401.", ()),
@@ -84,7 +85,12 @@ class Metrics:
 
     def watch(self, grants: Gauges, under_way: Gauges) -> None:
         """Add what is read at each scrape."""
-        self._registry.register(_Watched(grants, under_way))
+        self._registry.register(_Watched(grants, lambda: self._under_way_of_all(under_way())))
+
+    def note_under_way(self, under_way: Mapping[str, float]) -> None:
+        """Leave for another process's scrape what is under way here."""
+        for kind, count in under_way.items():
+            self._tally.set(self._tally.index(_UNDER_WAY, kind), count)
 
     def add_up(self, others: Callable[[], Iterable[Path]]) -> None:
         """From now on a scrape is the sum of this and of the files that ``others`` names."""
@@ -126,8 +132,15 @@ class Metrics:
     def _add(self, *key: str) -> None:
         self._tally.add(self._tally.index(*key))
 
+    def _under_way_of_all(self, ours: Mapping[str, float]) -> Mapping[str, float]:
+        theirs = self._summed({})
+        return {kind: count + theirs.get((_UNDER_WAY, kind), 0.0) for kind, count in ours.items()}
+
     def _items(self) -> Mapping[Key, float]:
-        summed: dict[Key, float] = defaultdict(float, self._tally.items())
+        return self._summed(dict(self._tally.items()))
+
+    def _summed(self, ours: Mapping[Key, float]) -> Mapping[Key, float]:
+        summed: dict[Key, float] = defaultdict(float, ours)
         for path in self._others():
             if path != self._path:
                 for key, value in tally.read(path):
@@ -182,7 +195,7 @@ class _Watched(Collector):
         for state, count in self._grants().items():
             grants.add_metric((state,), count)
         yield grants
-        under_way = GaugeMetricFamily("pleo_proxy_under_way", "What is under way now.", labels=("kind",))
+        under_way = GaugeMetricFamily(_UNDER_WAY, "What is under way now.", labels=("kind",))
         for kind, count in self._under_way().items():
             under_way.add_metric((kind,), count)
         yield under_way

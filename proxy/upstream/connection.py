@@ -30,6 +30,10 @@ class ClosedEarly(Exception):  # noqa: N818 - never leaves the package; the pool
         self.written = written
 
 
+class Silent(UpstreamTimeout):
+    """The time ran out while the upstream had to answer, and not while a caller's body was awaited."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one exchange may take: silence and whole duration in seconds, head (or trailers) in bytes."""
@@ -149,15 +153,20 @@ class Connection(asyncio.Protocol):
             if self._transport.is_closing():
                 self._transport.abort()  # a peer that does not finish the closing handshake
         elif now - self._began_at > self._limits.total_s:
-            self._end(UpstreamTimeout(f"{self._origin} took longer than {self._limits.total_s:g} s"))
+            kind = UpstreamTimeout if self._waits_for_caller else Silent
+            self._end(kind(f"{self._origin} took longer than {self._limits.total_s:g} s"))
         elif not self._reading_paused and self._silence(now) > self._limits.idle_s:
-            self._end(UpstreamTimeout(f"{self._origin} was silent for {self._limits.idle_s:g} s"))
+            self._end(Silent(f"{self._origin} was silent for {self._limits.idle_s:g} s"))
 
     def _silence(self, now: float) -> float:
         """Seconds without progress that are the upstream's."""
         if self._upload is None:
             return now - self._active_at
-        return 0.0 if self._upload.waits_for_caller else now - max(self._active_at, self._upload.active_at)
+        return 0.0 if self._waits_for_caller else now - max(self._active_at, self._upload.active_at)
+
+    @property
+    def _waits_for_caller(self) -> bool:
+        return self._upload is not None and self._upload.waits_for_caller
 
     async def upload_ended(self) -> None:
         """Wait until no task of this connection reads from a request body any more."""

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
+from math import ceil
+from time import monotonic
 
 import aiohappyeyeballs
 
-from proxy.errors import UpstreamUnreachable
-from proxy.model import Origin
+from proxy.errors import Refusal, UpstreamUnreachable
+from proxy.model import CircuitClosed, CircuitOpened, Emit, Origin
 from proxy.upstream.answer import Answer, Headers
-from proxy.upstream.connection import ClosedEarly, Connection, Limits
+from proxy.upstream.breaker import ORDINARY, Breaker
+from proxy.upstream.connection import ClosedEarly, Connection, Limits, Silent
 from proxy.upstream.upload import Body
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -42,6 +46,10 @@ FAILURES: tuple[tuple[type[Exception], str], ...] = (
 """Why there is no connection, the first that fits; the text of the exception itself could hold anything."""
 
 
+class Outage(UpstreamUnreachable):
+    """Nothing could be got through to the upstream, as opposed to an answer that cannot be used."""
+
+
 class Upstream:
     """Sends requests to one origin over kept-alive connections."""
 
@@ -56,13 +64,15 @@ class Upstream:
         head_bytes: int = 65536,
         pool_size: int = 512,
         keepalive_s: float = 55.0,
+        emit: Emit = lambda _: None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Nothing is opened yet.
 
         ``ssl_context`` is for ``https`` origins, the system's trust if ``None``. ``connect_s`` bounds
         resolving, connecting and TLS; ``idle_s`` a silence of the upstream; ``total_s`` an exchange from its
         first byte to the last. ``pool_size`` is how many *idle* connections are kept, for ``keepalive_s``:
-        less than the 60 s after which common load balancers close them.
+        less than the 60 s after which common load balancers close them. ``clock`` is the circuit breaker's.
         """
         self._origin = origin
         self._ssl = (ssl_context or ssl.create_default_context()) if origin.scheme == "https" else None
@@ -79,6 +89,8 @@ class Upstream:
         self._connects = 0
         self._reuses = 0
         self._stale_retries = 0
+        self._breaker = Breaker(clock)
+        self._emit = emit
 
     @property
     def stats(self) -> dict[str, int]:
@@ -113,6 +125,9 @@ class Upstream:
         :raises ValueError: the head has a line break in a field, or the body not the length that it said
         :raises Exception: what the body's iterator raised while the upload went on
         """
+        breaker = self._breaker
+        if breaker.failures:
+            self._refuse_if_open()
         content = b""
         if (
             body is not None
@@ -123,25 +138,21 @@ class Upstream:
             content = await _read_whole(body, body.length)
             body = None
         head = _request_head(method, target, headers, chunked=body is not None and body.length is None)
-        connection = self._checkout()
-        if connection is not None:
-            self._reuses += 1
-            try:
-                return await self._exchange(connection, method, head + content, body, wait_for_continue)
-            except ClosedEarly as closed:
-                # RFC 9110 section 9.2.2: a client does not repeat a request whose effect is not idempotent,
-                # unless it knows that it was never applied.
-                if not (method in IDEMPOTENT or not closed.written):
-                    raise self._closed_early() from None
-                if not (body is None or body.replayable):
-                    raise self._closed_early() from None
-            await connection.upload_ended()
-            self._stale_retries += 1
-        connection = await self._connect()
+        ticket = ORDINARY
+        if breaker.failures:
+            self._refuse_if_open()
+            ticket = breaker.admit()
         try:
-            return await self._exchange(connection, method, head + content, body, wait_for_continue)
-        except ClosedEarly:
-            raise self._closed_early() from None
+            answer = await self._deliver(method, head + content, body, wait_for_continue)
+        except (Outage, Silent) as failure:
+            self._no_answer(ticket, failure)
+            raise
+        except BaseException:
+            breaker.withdrawn(ticket)
+            raise
+        if breaker.failures:
+            self._answered()
+        return answer
 
     async def close(self) -> None:
         """Close idle connections, abort those in use, and wait until all are gone."""
@@ -160,23 +171,68 @@ class Upstream:
             self._sweep.cancel()
             self._sweep = None
 
+    async def _deliver(self, method: bytes, head: bytes, body: Body | None, wait: bool) -> Answer:
+        """Send on a connection of the pool, else on a fresh one."""
+        connection = self._checkout()
+        if connection is not None:
+            self._reuses += 1
+            try:
+                return await self._exchange(connection, method, head, body, wait)
+            except ClosedEarly as closed:
+                # RFC 9110 section 9.2.2: a client does not repeat a request whose effect is not idempotent,
+                # unless it knows that it was never applied.
+                may_be_repeated = method in IDEMPOTENT or not closed.written
+                if not (may_be_repeated and (body is None or body.replayable)):
+                    # Tells of an old connection and nothing of the upstream, so it is no outage.
+                    raise UpstreamUnreachable(self._closed_early()) from None
+            await connection.upload_ended()
+            self._stale_retries += 1
+        connection = await self._connect()
+        try:
+            return await self._exchange(connection, method, head, body, wait)
+        except ClosedEarly:
+            raise Outage(self._closed_early()) from None
+
     async def _exchange(
         self,
         connection: Connection,
         method: bytes,
         head: bytes,
         body: Body | None,
-        wait_for_continue: bool,
+        wait: bool,
     ) -> Answer:
-        future = connection.begin(method, head, body, wait_for_continue=wait_for_continue)
+        future = connection.begin(method, head, body, wait_for_continue=wait)
         try:
             return await future
         except asyncio.CancelledError:
             connection.give_up(future)
             raise
 
-    def _closed_early(self) -> UpstreamUnreachable:
-        return UpstreamUnreachable(f"{self._origin} closed the connection before it answered")
+    def _closed_early(self) -> str:
+        return f"{self._origin} closed the connection before it answered"
+
+    # --- the circuit breaker; asked only while the last request got no answer
+
+    def _refuse_if_open(self) -> None:
+        refused_s = self._breaker.refused_for()
+        if refused_s > 0:
+            raise UpstreamUnreachable(
+                f"{self._origin} gave no answer to {self._breaker.failures} requests in a row, so none is sent "
+                "until it has been tried again",
+                retry_after_s=ceil(refused_s),
+            )
+
+    def _no_answer(self, ticket: int, failure: Refusal) -> None:
+        open_s = self._breaker.failed(ticket)
+        if open_s is not None:
+            self._emit(
+                CircuitOpened(str(self._origin), self._breaker.failures, failure.detail, retry_in_s=open_s)
+            )
+
+    def _answered(self) -> None:
+        down_s = self._breaker.answered()
+        if down_s is not None:
+            self._emit(CircuitClosed(str(self._origin), round(down_s, 3)))
 
     # --- connections
 
@@ -221,7 +277,7 @@ class Upstream:
                 connection = await self._open_connection()
         except (OSError, UnicodeError) as error:
             kind = next((text for failure, text in FAILURES if isinstance(error, failure)), "no connection")
-            raise UpstreamUnreachable(f"{self._origin}: {kind}") from None
+            raise Outage(f"{self._origin}: {kind}") from None
         self._connects += 1
         if not connection.is_lost:
             self._open.add(connection)

@@ -1,0 +1,152 @@
+"""The settings as the parts understand them: who gets which of them, and what the rest of a part is made of.
+
+One function for each part that :mod:`proxy.app` builds. Starts nothing and opens nothing but the file of
+certificates.
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from proxy.authorize import AuthorizationSettings
+from proxy.config import Address, Settings, resolve
+from proxy.errors import OperatorError
+from proxy.exchange import Limits
+from proxy.lifecycle import Windows
+from proxy.listener import AcceptLimits
+from proxy.pairs import Lifetimes
+from proxy.provider import Provider, Registration
+from proxy.tokens import RefreshRules
+from proxy.upstream import Upstream
+
+_DAY_S = 86400.0
+
+
+def provider(settings: Settings, environ: Mapping[str, str], context: ssl.SSLContext) -> Provider:
+    """The client of the token endpoint.
+
+    :raises ConfigurationError: the client secret is not where the settings say.
+    """
+    secret = resolve(settings.pleo.client_secret, environ, item="pleo.client_secret")
+    return Provider(
+        Registration(
+            settings.pleo.client_id,
+            secret,
+            settings.pleo.client_auth,
+            settings.token_endpoint,
+            settings.redirect_uri,
+        ),
+        api=settings.api_origin,
+        ssl_context=context,
+        connect_s=settings.limits.upstream_connect_s,
+        timeout_s=settings.refresh.timeout_s,
+    )
+
+
+def upstream(settings: Settings, context: ssl.SSLContext) -> Upstream:
+    """The engine that speaks to the API."""
+    api, limits = settings.api_origin, settings.limits
+    return Upstream(
+        api,
+        ssl_context=context if api.scheme == "https" else None,
+        connect_s=limits.upstream_connect_s,
+        idle_s=limits.idle_s,
+        total_s=limits.upstream_total_s,
+        head_bytes=limits.head_bytes,
+    )
+
+
+def lifetimes(settings: Settings) -> Lifetimes:
+    """What to assume where Pleo does not tell."""
+    return Lifetimes(settings.refresh.default_expires_in_s, settings.refresh.refresh_lifetime_days * _DAY_S)
+
+
+def refresh_rules(settings: Settings) -> RefreshRules:
+    """When tokens are refreshed, and how patiently."""
+    refresh = settings.refresh
+    return RefreshRules(
+        Windows(
+            refresh.advisory,
+            refresh.advisory_jitter,
+            refresh.mandatory_s,
+            refresh.mandatory,
+            refresh.keep_alive,
+        ),
+        wait_s=refresh.wait_s,
+        forced_hold_s=refresh.forced_hold_s,
+        backoff_s=refresh.backoff_s,
+        backoff_max_s=refresh.backoff_max_s,
+        client_rejected_pause_s=refresh.client_rejected_pause_s,
+    )
+
+
+def exchange_limits(settings: Settings) -> Limits:
+    """What one request may be."""
+    limits = settings.limits
+    return Limits(
+        limits.target_bytes,
+        limits.head_bytes,
+        limits.body_bytes,
+        limits.replay_memory,
+        limits.replay_disk,
+        limits.idle_s,
+    )
+
+
+def accept_limits(settings: Settings) -> AcceptLimits:
+    """What a connection may do."""
+    limits = settings.limits
+    return AcceptLimits(
+        limits.target_bytes,
+        limits.head_bytes,
+        limits.headers,
+        limits.connections,
+        limits.head_s,
+        limits.idle_s,
+    )
+
+
+def authorization(settings: Settings) -> AuthorizationSettings:
+    """Our registration, as the authorisation request needs it."""
+    return AuthorizationSettings(
+        settings.authorize_endpoint, settings.pleo.client_id, settings.redirect_uri, settings.pleo.scopes
+    )
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trust for connections to Pleo: the system's, and ``ca_file`` beside it.
+
+    :raises OperatorError: the file cannot be read.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError):
+            raise OperatorError(f"pleo.ca_file {ca_file}: cannot be read as PEM certificates") from None
+    return context
+
+
+def cannot_listen(item: str, address: Address, error: OSError) -> OperatorError:
+    """Why an address cannot be listened on, and what to do, in one line."""
+    variable = f"PLEO_PROXY__{item.upper().replace('.', '__')}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            why = "the port is in use; stop the program that uses it"
+        case errno.EACCES:
+            why = "no permission for this port; ports below 1024 need CAP_NET_BIND_SERVICE"
+        case errno.EADDRNOTAVAIL:
+            why = "this machine has no such address; correct it"
+        case _:
+            why = "cannot be listened on; correct it"
+    return OperatorError(f"{item} {address}: {why}, or choose another address with {item} or {variable}")
+
+
+def shown(socket_name: tuple[object, ...]) -> str:
+    """A socket's name as ``HOST:PORT``."""
+    host, port = str(socket_name[0]), socket_name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,182 @@
+"""Several processes that serve the same ports: started, watched, replaced when one dies, drained at a stop.
+
+The supervisor serves nothing itself. It holds the store's serve lock for all, makes what is made once (keys,
+admin token), and owns the processes. Worker 0 answers the operator's port. Ports are shared with
+SO_REUSEPORT; what the workers count adds up over files in a folder of the supervisor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from time import monotonic
+from typing import Any
+
+from proxy import wiring
+from proxy.config import Address, Settings
+from proxy.model import Emit, WorkerDied, WorkerStarted
+
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_STEADY_S = 10.0
+"""A worker that lived this long did not die of its start, so its successor comes without delay."""
+_STOP_MARGIN_S = 10.0
+
+Work = Callable[[int, Connection], None]
+"""What a worker does, in a process of its own: importable by name; it sends ``True`` when it serves."""
+
+
+class Supervisor:
+    """Keeps ``count`` workers running until it is told to stop.
+
+    :param stop_s: how long workers may take to drain before they are ended.
+    """
+
+    def __init__(self, count: int, work: Work, emit: Emit, *, stop_s: float) -> None:
+        self._count = count
+        self._work = work
+        self._emit = emit
+        self._stop_s = stop_s
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, BaseProcess] = {}
+        self._stopping = False
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> int:
+        """Serve until ``stop`` is set; returns the exit code.
+
+        :param on_ready: called once, when all workers serve. A worker that dies before is not replaced: what
+            kept it from starting, it has said itself, and its exit code is returned.
+        """
+        ready = [asyncio.Event() for _ in range(self._count)]
+        keepers = [asyncio.create_task(self._keep(index, ready[index])) for index in range(self._count)]
+        served = asyncio.create_task(self._until_stopped(ready, stop, on_ready))
+        try:
+            tasks: list[asyncio.Task[Any]] = [served, *keepers]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return next((keeper.result() for keeper in keepers if keeper.done()), 0)
+        finally:
+            served.cancel()
+            await self._end()
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(served, *keepers, return_exceptions=True)
+
+    @staticmethod
+    async def _until_stopped(
+        ready: list[asyncio.Event], stop: asyncio.Event, on_ready: Callable[[], None]
+    ) -> None:
+        stopped = asyncio.create_task(stop.wait())
+        started = asyncio.ensure_future(asyncio.gather(*(event.wait() for event in ready)))
+        try:
+            both: set[asyncio.Future[Any]] = {stopped, started}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                on_ready()
+            await stopped
+        finally:
+            started.cancel()
+            stopped.cancel()
+
+    async def _keep(self, index: int, ready: asyncio.Event) -> int:
+        """Run one worker after the other in one place; returns the exit code of one that never served."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            began = monotonic()
+            exit_code = await self._run_one(index, ready)
+            if self._stopping or not ready.is_set():
+                return exit_code or 1
+            steady = monotonic() - began >= _STEADY_S
+            delay_s = 0.0 if steady else min(max(delay_s * 2, _FIRST_DELAY_S), _LONGEST_DELAY_S)
+            self._emit(WorkerDied(index, exit_code, restart_in_s=delay_s))
+            await asyncio.sleep(delay_s)
+
+    async def _run_one(self, index: int, ready: asyncio.Event) -> int:
+        loop = asyncio.get_running_loop()
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=self._work, args=(index, theirs), name=f"pleo-proxy worker {index}"
+        )
+        process.start()
+        theirs.close()
+        self._processes[index] = process
+        ended = loop.create_future()
+
+        def serves() -> None:
+            loop.remove_reader(ours.fileno())
+            with suppress(EOFError):
+                if ours.recv():
+                    ready.set()
+                    self._emit(WorkerStarted(index, process.pid or 0))
+
+        loop.add_reader(ours.fileno(), serves)
+        loop.add_reader(process.sentinel, lambda: None if ended.done() else ended.set_result(None))
+        try:
+            await ended
+        finally:
+            loop.remove_reader(process.sentinel)
+            loop.remove_reader(ours.fileno())
+            ours.close()
+        process.join()
+        del self._processes[index]
+        exit_code = process.exitcode or 0
+        process.close()
+        return exit_code
+
+    async def _end(self) -> None:
+        """SIGTERM to all, time to drain, SIGKILL to those that are left."""
+        self._stopping = True
+        for number, patience_s in ((signal.SIGTERM, self._stop_s), (signal.SIGKILL, 5.0)):
+            for process in self._processes.values():
+                if process.pid is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, number)
+            ends = monotonic() + patience_s
+            while self._processes and monotonic() < ends:  # noqa: ASYNC110 - the keepers remove them
+                await asyncio.sleep(0.02)
+
+
+def stop_s(settings: Settings) -> float:
+    """How long a worker may take to stop: its requests, then its refreshes, and some more."""
+    return settings.limits.drain_s + settings.refresh.timeout_s + _STOP_MARGIN_S
+
+
+def check_ports(settings: Settings) -> None:
+    """Refuse ports that someone listens on: workers share theirs, and would share them with a stranger too.
+
+    :raises OperatorError: a port is in use, or cannot be listened on.
+    """
+    addresses: Iterable[tuple[str, Address]] = [
+        *(("listen.proxy", address) for address in settings.listen.proxy),
+        ("listen.admin", settings.listen.admin),
+    ]
+    for item, address in addresses:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: connections of a former run that are still closing are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address.host, address.port))
+                probe.listen(1)
+            except OSError as error:
+                raise wiring.cannot_listen(item, address, error) from None
+
+
+def stop_with_parent(stop: asyncio.Event) -> None:
+    """In a worker: set ``stop`` when the supervisor is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(parent.sentinel)
+        stop.set()
+
+    loop.add_reader(parent.sentinel, gone)
