@@ -16,7 +16,14 @@ from pathlib import Path
 from benchmarks import accounting, load, ours, upstream
 from benchmarks.load import Loaded
 from benchmarks.peers import CREDENTIAL, PEERS, Site
-from benchmarks.processes import BenchmarkError, drop_logs, free_port, running, wait_until_listening
+from benchmarks.processes import (
+    BenchmarkError,
+    drop_logs,
+    free_port,
+    last_lines,
+    running,
+    wait_until_listening,
+)
 from benchmarks.scenarios import DIRECT, OURS, Scenario
 from benchmarks.upstream import Upstream
 
@@ -53,6 +60,8 @@ class Subject:
     """With the tenant's prefix, where it has one."""
     pid: int | None
     """Of the proxy; ``None`` for the upstream itself, whose cost is nobody's."""
+    folder: Path
+    """Where it says what troubles it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,9 @@ def _loaded(bench: Bench, subject: Subject, scenario: Scenario, seconds: int) ->
             folder=bench.folder,
         )
     except BenchmarkError as error:
-        raise BenchmarkError(f"{scenario.name}, {subject.name}: {error}") from None
+        errors = subject.folder / "stderr"
+        said = last_lines(errors) if errors.exists() else []
+        raise BenchmarkError(" / ".join([f"{subject.name}: {error}", *said])) from None
     finally:
         drop_logs(bench.folder)
 
@@ -167,11 +178,11 @@ def _loaded(bench: Bench, subject: Subject, scenario: Scenario, seconds: int) ->
 def _start(bench: Bench, name: str, stack: ExitStack, *, tls: bool) -> Subject:
     endpoint = bench.upstream.tls if tls else bench.upstream.plain
     if name == DIRECT:
-        return Subject(name, endpoint.url, None)
+        return Subject(name, endpoint.url, None, bench.folder)
     folder = bench.new_folder(name)
     if name == OURS:
         serving = stack.enter_context(ours.serving(folder, endpoint, bench.proxy_cores))
-        return Subject(name, f"{serving.url}/{ours.TENANT}", serving.pid)
+        return Subject(name, f"{serving.url}/{ours.TENANT}", serving.pid, folder)
     peer = PEERS[name]
     program = peer.find()
     if program is None:
@@ -179,7 +190,7 @@ def _start(bench: Bench, name: str, stack: ExitStack, *, tls: bool) -> Subject:
     site = Site(program, folder, free_port(), endpoint)
     process = stack.enter_context(running(peer.command(site), cores=bench.proxy_cores, folder=folder))
     wait_until_listening(site.port, process, folder)
-    return Subject(name, f"http://127.0.0.1:{site.port}", process.pid)
+    return Subject(name, f"http://127.0.0.1:{site.port}", process.pid, folder)
 
 
 def check_credential(subject: Subject) -> None:

@@ -113,13 +113,13 @@ def _ratio_findings(results: Results) -> Iterator[Finding]:
         absent = results.absent(wanted.scenario)
         if wanted.scenario in results.broken:
             yield Finding(wanted.target, absent=results.broken[wanted.scenario])
-        elif outcome is None:
-            yield Finding(wanted.target)
-        elif wanted.peer in outcome.series:
+        elif outcome is not None and wanted.peer in outcome.series:
             series = outcome.series
             yield Finding(wanted.target, ratios(series[OURS], series[wanted.peer], wanted.figure))
+        elif outcome is not None and wanted.peer in absent:
+            yield Finding(wanted.target, absent=f"{wanted.peer}: {absent[wanted.peer]}")
         else:
-            yield Finding(wanted.target, absent=f"{wanted.peer}: {absent.get(wanted.peer, NOT_MEASURED)}")
+            yield Finding(wanted.target)
 
 
 def _added_latency(results: Results) -> Finding:

@@ -99,7 +99,7 @@ class App:
         context = wiring.tls_context(settings.pleo.ca_file)
         provider = wiring.provider(settings, environ, context)
         self._stack.push_async_callback(provider.close)
-        upstream = wiring.upstream(settings, context)
+        upstream = wiring.upstream(settings, context, self._emit)
         self._stack.push_async_callback(upstream.close)
 
         lifetimes = wiring.lifetimes(settings)

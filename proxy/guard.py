@@ -41,7 +41,10 @@ def check_framing(
             raise TargetRefused("Transfer-Encoding and Content-Length are both sent; send one of them")
         if transfer_encoding.lower() != "chunked":
             raise TargetRefused("the Transfer-Encoding is not chunked alone")
-    elif content_length is not None and (
+    elif content_length is None:
+        if has_body:  # what CONNECT is followed by
+            raise TargetRefused("the method CONNECT is not served")
+    elif (
         not _LENGTH.fullmatch(content_length) or (int(content_length) > 0) != has_body
     ):
         raise TargetRefused("the Content-Length is not a length that a body can have")

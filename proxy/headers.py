@@ -7,6 +7,7 @@ last, so that nothing a caller sends can remove, replace or accompany it.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
@@ -88,6 +89,8 @@ def _judge(name: bytes) -> _Kind:
         return _Kind.HOP_BY_HOP
     if lower in _CALLERS_ONLY or lower.startswith(_FORWARDED_PREFIX):
         return _Kind.CALLERS_ONLY
+    if lower == b"content-length" and b"_" in name:
+        return _Kind.CALLERS_ONLY  # a second length beside the one that frames the body
     return _OF_THEIR_OWN.get(lower, _Kind.END_TO_END)
 
 
@@ -120,6 +123,11 @@ def for_upstream(
 def inject(headers: Headers, token: Secret) -> Headers:
     """``headers`` with the credential, the last thing to happen to them (RFC 6750 section 2.1)."""
     return [*headers, (b"Authorization", b"Bearer " + token.reveal().encode())]
+
+
+def proxy_authorization(credentials: Secret) -> bytes:
+    """``user:password`` as an HTTP proxy on the way takes it (RFC 9110 section 11.7.2, RFC 7617)."""
+    return b"Basic " + b64encode(credentials.reveal().encode())
 
 
 def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, request_id: str) -> Headers:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
@@ -26,6 +27,8 @@ _SWEEP_S = 1.0
 _LINGER_S = 1.0
 """How long the rest of a refused body is read and dropped: closing at once could destroy the answer (RFC 9112
 section 9.6), and nobody is owed more."""
+_CHUNKS_END = b"\r\n0\r\n\r\n"
+_CHUNKS_END_SIZE = len(_CHUNKS_END)
 _TOO_MANY_FIELDS = "Too many headers received"
 
 
@@ -50,7 +53,7 @@ class AcceptLimits:
 class Connection(RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_head_since", "_server", "over_limit")
+    __slots__ = ("_body", "_head_since", "_last_bytes", "_server", "ends_plainly", "over_limit")
 
     def __init__(self, server: CallerServer, limits: AcceptLimits) -> None:
         super().__init__(
@@ -68,6 +71,11 @@ class Connection(RequestHandler):
         )
         self._server = server
         self._head_since: float | None = None
+        self._last_bytes = b""
+        self._body: StreamReader | None = None
+        """Of the request that was taken up last."""
+        self.ends_plainly = False
+        """That body, if it was chunked, ended without trailers and with nothing behind it."""
         self.over_limit = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,25 +87,35 @@ class Connection(RequestHandler):
         """Bytes of a head or a body; the time for a head runs from its first byte."""
         if self._head_since is None and self._current_request is None:
             self._head_since = self._loop.time()
+        self._last_bytes = (self._last_bytes + data[-_CHUNKS_END_SIZE:])[-_CHUNKS_END_SIZE:]
+        body = self._body
+        ended_before = body is None or body.is_eof()
         super().data_received(data)
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._fail_body()
+        elif not ended_before:
+            self._look_at_end(body)
 
     def _fail_body(self) -> None:
         """Tell who reads a body that its framing turned out malformed: the parser only reports it as a next
         request, and the body would be waited for in vain."""
-        if len(self._messages) > 1:
-            payload = self._messages[-2][1]
-        elif self._current_request is not None:
-            payload = self._current_request.content
-        else:
-            return
-        if not payload.is_eof():
-            payload.set_exception(web.RequestPayloadError("malformed"))
+        body = self._messages[-2][1] if len(self._messages) > 1 else self._body
+        if body is not None and not body.is_eof():
+            body.set_exception(web.RequestPayloadError("malformed"))
 
-    def head_complete(self) -> None:
-        """A whole request head was taken up."""
+    def _look_at_end(self, body: StreamReader | None) -> None:
+        self.ends_plainly = (
+            body is not None
+            and body.is_eof()
+            and self._last_bytes == _CHUNKS_END
+            and not self._messages
+        )
+
+    def head_complete(self, body: StreamReader | None = None) -> None:
+        """A whole request head was taken up, and ``body`` is to follow."""
         self._head_since = None
+        self._body = body
+        self._look_at_end(body)
 
     def is_slow(self, now: float) -> bool:
         """Whether a head has been under way for longer than ``limits.head_s``."""
@@ -113,6 +131,22 @@ class Connection(RequestHandler):
         """Our answer to a request that aiohttp's parser refused."""
         self.head_complete()
         return self._server.exchange.refuse_malformed(request, _refusal_of(exc, message, self._server.limits))
+
+
+class CallerRequest(web.BaseRequest):
+    """One request, which also knows when its connection must not serve another."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may come on this connection.
+
+        aiohttp's parser drops what follows a refused upgrade in the same segment, and it takes the last
+        trailer field of a chunked body for the first header field of the next request: after either, what
+        comes next could be another request than its sender meant (of another caller, behind a load balancer).
+        """
+        if not super().keep_alive or self._message.upgrade:
+            return False
+        return not self._message.chunked or cast("Connection", self._protocol).ends_plainly
 
 
 class CallerServer(web.Server):
@@ -137,8 +171,8 @@ class CallerServer(web.Server):
             self._sweeping.cancel()
 
     def _request(self, message, payload, protocol, writer, task):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-        protocol.head_complete()
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+        protocol.head_complete(payload)
+        return CallerRequest(message, payload, protocol, writer, task, self._loop)
 
     def _sweep(self) -> None:
         now = self._loop.time()

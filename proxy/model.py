@@ -120,6 +120,16 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpProxy:
+    """A proxy on the way to Pleo, which is asked for tunnels and sees nothing of what goes through them."""
+
+    host: str
+    port: int
+    credentials: Secret | None = None
+    """``user:password``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A named slot for one Pleo company and the routes by which its callers are recognised.
 

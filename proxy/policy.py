@@ -41,10 +41,6 @@ BLOCKED: tuple[tuple[_Rule, str], ...] = (
         "its answer would show the access token",
     ),
     (
-        _Rule(frozenset({"CONNECT"}), re.compile(r".*", re.DOTALL)),
-        "tunnels are not for this proxy",
-    ),
-    (
         _rule("DELETE", r"/installations/me"),
         "it would revoke every token of this tenant (DELETE /v1/installations/me)",
     ),

@@ -17,6 +17,7 @@ from proxy.errors import OperatorError
 from proxy.exchange import Limits
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
+from proxy.model import Emit
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.tokens import RefreshRules
@@ -46,7 +47,7 @@ def provider(settings: Settings, environ: Mapping[str, str], context: ssl.SSLCon
     )
 
 
-def upstream(settings: Settings, context: ssl.SSLContext) -> Upstream:
+def upstream(settings: Settings, context: ssl.SSLContext, emit: Emit) -> Upstream:
     """The engine that speaks to the API."""
     api, limits = settings.api_origin, settings.limits
     return Upstream(
@@ -56,6 +57,7 @@ def upstream(settings: Settings, context: ssl.SSLContext) -> Upstream:
         idle_s=limits.idle_s,
         total_s=limits.upstream_total_s,
         head_bytes=limits.head_bytes,
+        emit=emit,
     )
 
 

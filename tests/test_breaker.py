@@ -38,8 +38,8 @@ LIVES = {
     "a-probe-that-fails-after-a-late-answer-is-one-failure": "f f f f f +5 probe a pf ok ok",
     "cancelled-requests-do-not-count": "f f f f w w w w ok",
 }
-"""f: an ordinary request fails; a: an answer comes; w: one is cancelled; pf, pw: so does the probe; ok, no and
-probe: what the next request is told; +n: n seconds pass."""
+"""f: an ordinary request fails; a: an answer comes; w: one is cancelled; pf, pw: the probe fails, or is; ok,
+no and probe: what the next request is told; +n: n seconds pass."""
 
 
 @pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
@@ -120,8 +120,8 @@ class Circuit(RuleBasedStateMachine):
             self.refuses_until = self.clock.now + opened_s
         self.probes.discard(ticket)
 
-    @rule(ticket=consumes(tickets))
-    def is_answered(self, ticket: int) -> None:
+    @rule(_=consumes(tickets))
+    def is_answered(self, _: int) -> None:
         self.breaker.answered()
         self.probes.clear()
         assert not self.breaker.is_open

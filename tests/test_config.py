@@ -275,7 +275,8 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
         pytest.param('[listen]\nhosts = ["10.0.0.1"]', "has no effect", id="host-is-address"),
         pytest.param('[listen]\nhosts = ["a.test:80"]', "without port", id="host-with-port"),
         pytest.param('[listen]\nhosts = ["a.test", "A.test"]', "an entry is repeated", id="host-twice"),
-        pytest.param("[listen]\nworkers = 4", "several workers are not available", id="workers"),
+        pytest.param("[listen]\nworkers = 65", "at most 64", id="workers"),
+        pytest.param('[listen]\nworkers = 2\nproxy = "[::1]:0"', "needs a fixed port", id="workers-port-0"),
         pytest.param(IDENTITY + 'environment = "prod"', 'did you mean "production"?', id="environment"),
         pytest.param(IDENTITY + "scopes = []", "pleo.scopes = []: must not be empty", id="no-scopes"),
         pytest.param(IDENTITY + 'scopes = ["a:b c:d"]', "one to an entry", id="scopes-in-one"),
@@ -344,7 +345,7 @@ def test_a_mistake_is_named_with_its_rule(tmp_path: Path, text: str, expected: s
 
 def test_all_mistakes_come_together(tmp_path: Path) -> None:
     """Missing keys, wrong values, broken relations, unknown keys and variables are told in one go."""
-    text = "[pleo]\n[listen]\nworkers = 2\n[limits]\nreplay_memory = 1e9\nreplay_disk = 1\n[lgo]\n"
+    text = "[pleo]\n[listen]\nworkers = 0\n[limits]\nreplay_memory = 1e9\nreplay_disk = 1\n[lgo]\n"
     environ = {"PLEO_PROXY__LOG__LEVLE": "info", "PLEO_PROXY__ADMIN__TOKEN__ENV": "NONE"}
     found = mistakes(tmp_path, text, environ, check_references=True)
     items = {re.split("[ :]", line)[0] for line in found}

@@ -56,6 +56,7 @@ ILL_FRAMED: dict[str, tuple[tuple[int, int], str | None, str | None, bool]] = {
     "empty-coding": ((1, 1), "", None, False),
     "length-but-no-body-seen": ((1, 1), None, "18446744073709551615", False),
     "short-length-but-no-body-seen": ((1, 1), None, "5", False),
+    "body-without-any-framing": ((1, 1), None, None, True),
     "body-but-no-length": ((1, 1), None, "0", True),
     "length-beyond-64-bits": ((1, 1), None, "9" * 19, True),
     "length-with-sign": ((1, 1), None, "+5", True),

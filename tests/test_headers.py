@@ -92,6 +92,7 @@ def test_everything_else_goes_up_as_it_came(fields: Headers) -> None:
         (name, value)
         for name, value in fields
         if plain(name) not in HOP_BY_HOP | CALLERS_ONLY
+        and name.lower() != b"content_length"
         and not plain(name).startswith((b"proxy-", b"x-forwarded-"))
         and name.lower() not in named_by_connection(fields)
     ]
@@ -171,6 +172,7 @@ def test_fields_named_by_connection_are_hop_by_hop(connection: Headers) -> None:
         pytest.param(b"Proxy_Authorization", id="proxy-authorization-with-underscore"),
         pytest.param(b"X_Forwarded_For", id="forwarded-for-with-underscores"),
         pytest.param(b"Transfer_Encoding", id="transfer-encoding-with-underscore"),
+        pytest.param(b"Content_Length", id="content-length-with-underscore"),
         pytest.param(b"X_HTTP_Method_Override", id="method-override-with-underscores"),
         pytest.param(b"Cookie", id="cookie"),
         pytest.param(b"Expect", id="expect"),

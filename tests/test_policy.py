@@ -73,7 +73,6 @@ ENDPOINTS = {
     "read-subscription-secret": ("GET", "/v1/subscriptions/1/secret", NOBODY),
     "new-subscription-secret": ("POST", "/v1/subscriptions/1/secret", NOBODY),
     "trace": ("TRACE", "/v1/companies", NOBODY),
-    "connect": ("CONNECT", "/v1/companies", NOBODY),
     "subscription-secret-by-options": ("OPTIONS", "/v1/subscriptions/1/secret", NOBODY),
 }
 

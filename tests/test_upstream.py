@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import inspect
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from proxy.errors import BodyTooLarge, UpstreamTimeout, UpstreamUnreachable
-from proxy.model import Origin
+from proxy.model import CircuitClosed, CircuitOpened, Fact, HttpProxy, Origin
 from proxy.upstream import Answer, Body, BrokenOff, Headers, Upstream
 from proxy.upstream.connection import HIGH_WATER, ClosedEarly, Connection, Limits
+from proxy.upstream.dialing import Dialer
+from tests.authority import Authority
 
 HOST: Headers = [(b"Host", b"api.example")]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -100,6 +96,9 @@ class Stage:
         self._arrivals: asyncio.Queue[Peer] = asyncio.Queue()
         self._engines: list[Upstream] = []
         self.accepted: list[Peer] = []
+        self.facts: list[Fact] = []
+        self.now = 1000.0
+        """The clock of the engine's circuit breaker."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._arrive, self._host, 0, ssl=self._tls)
@@ -138,6 +137,8 @@ class Stage:
         head_bytes: int = 65536,
         pool_size: int = 512,
         keepalive_s: float = 55.0,
+        max_age_s: float = 300.0,
+        http_proxy: HttpProxy | None = None,
     ) -> Upstream:
         engine = Upstream(
             Origin("https" if scheme == "https" else "http", host or self._host, self.port),
@@ -145,9 +146,13 @@ class Stage:
             connect_s=connect_s,
             idle_s=idle_s,
             total_s=total_s,
+            emit=self.facts.append,
+            clock=lambda: self.now,
             head_bytes=head_bytes,
             pool_size=pool_size,
             keepalive_s=keepalive_s,
+            max_age_s=max_age_s,
+            http_proxy=http_proxy,
         )
         self._engines.append(engine)
         return engine
@@ -857,12 +862,12 @@ async def test_connection_that_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) 
     wire = Wire()
     connection, _ = connected(wire)
 
-    async def lose(_: Upstream) -> Connection:
+    async def lose(_: Dialer, __: object) -> Connection:
         wire.close()
         connection.connection_lost(None)
         return connection
 
-    monkeypatch.setattr(Upstream, "_open_connection", lose)
+    monkeypatch.setattr(Dialer, "dial", lose)
     async with Stage() as stage:
         engine = stage.engine()
         with pytest.raises(UpstreamUnreachable, match="closed the connection"):
@@ -887,6 +892,59 @@ async def test_connection_is_not_kept_beyond_its_time(keepalive_s: float, hint: 
             peer.send(b"HTTP/1.1 200 OK\r\n" + hint + b"Content-Length: 2\r\n\r\nhi")
             assert (await sending).take_all() == b"hi"
         assert engine.stats["reuses_total"] == 0
+
+
+@on_both_loops
+async def test_connection_is_not_used_beyond_its_age() -> None:
+    """However busy it is, a connection ends in time, and never all of them at once."""
+    async with Stage() as stage:
+        engine = stage.engine(max_age_s=0.0)
+        for _ in range(2):
+            await warmed_up_without_reuse(stage, engine)
+        engine = stage.engine(max_age_s=1000.0)
+        sending = [get(engine) for _ in range(20)]
+        for _ in sending:
+            peer = await stage.peer()
+            await peer.head()
+            peer.send(OK)
+        assert len(await asyncio.gather(*sending)) == 20
+        now = asyncio.get_running_loop().time()
+        left = [connection.ends_at - now for connection in engine._open]
+        assert all(890 < left_s < 1100 for left_s in left)
+        assert max(left) - min(left) > 20
+
+
+async def warmed_up_without_reuse(stage: Stage, engine: Upstream) -> None:
+    """One exchange is done, and its connection closed in good order."""
+    sending = get(engine)
+    peer = await stage.peer()
+    await peer.head()
+    peer.send(OK)
+    assert (await sending).take_all() == b"hi"
+    assert engine.stats["connections_idle"] == 0
+    assert await peer.rest() == b""
+
+
+@on_both_loops
+async def test_new_addresses_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new connection asks for the name's addresses, so that a move of the upstream is followed."""
+    loop = asyncio.get_running_loop()
+    async with Stage() as before, Stage() as after:
+        ports = [before.port, after.port]
+        asked: list[str] = []
+
+        async def resolve(host: str, *_: object, **__: object) -> list[tuple[Any, ...]]:
+            asked.append(host)
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", ports.pop(0)))]
+
+        patched = type("Loop", (), {"__getattr__": lambda _, name: getattr(loop, name)})()
+        patched.getaddrinfo = resolve
+        engine = before.engine(host="api.example", max_age_s=0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr("proxy.upstream.dialing.asyncio.get_running_loop", lambda: patched)
+            await warmed_up_without_reuse(before, engine)
+            await warmed_up_without_reuse(after, engine)
+        assert asked == ["api.example", "api.example"]
 
 
 @on_both_loops
@@ -972,7 +1030,7 @@ async def test_unresolved_name(monkeypatch: pytest.MonkeyPatch) -> None:
         patched = type("Loop", (), {"__getattr__": lambda _, name: getattr(loop, name)})()
         patched.getaddrinfo = fail
         with monkeypatch.context() as patch:
-            patch.setattr("proxy.upstream.pool.asyncio.get_running_loop", lambda: patched)
+            patch.setattr("proxy.upstream.dialing.asyncio.get_running_loop", lambda: patched)
             with pytest.raises(UpstreamUnreachable) as caught:
                 await stage.engine(host="api.invalid").send(b"GET", b"/", HOST, None)
         assert caught.value.detail == f"http://api.invalid:{stage.port}: name not resolved"
@@ -1006,50 +1064,9 @@ async def test_plain_text_instead_of_tls() -> None:
             await sending
 
 
-@dataclass(frozen=True)
-class Authority:
-    """A certificate authority of the tests, and what it issued for localhost."""
-
-    client: ssl.SSLContext
-    server: ssl.SSLContext
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    folder = tmp_path_factory.mktemp("tls")
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
-    now = datetime.datetime.now(datetime.UTC)
-
-    def certificate(subject: x509.Name, subject_key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(subject_key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-    def save(name: str, *items: bytes) -> Path:
-        path = folder / name
-        path.write_bytes(b"".join(items))
-        return path
-
-    ca = certificate(ca_name, ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-    leaf = certificate(x509.Name([]), key).add_extension(names, True)
-    pem = serialization.Encoding.PEM
-    ca_file = save("ca.pem", ca.sign(ca_key, hashes.SHA256()).public_bytes(pem))
-    server_file = save(
-        "server.pem",
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-        leaf.sign(ca_key, hashes.SHA256()).public_bytes(pem),
-    )
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(server_file)
-    return Authority(ssl.create_default_context(cafile=str(ca_file)), server)
+    return Authority.found(tmp_path_factory.mktemp("tls"))
 
 
 @on_both_loops
@@ -1187,6 +1204,152 @@ async def test_silence_counts_only_while_it_is_the_upstreams() -> None:
     with pytest.raises(UpstreamTimeout):
         await future
     await connection.upload_ended()
+
+
+# --- an upstream that gives no answers
+
+
+async def fail(stage: Stage, engine: Upstream, times: int) -> None:
+    """Let requests fail on fresh connections."""
+    for _ in range(times):
+        sending = get(engine)
+        (await stage.peer()).close()
+        with pytest.raises(UpstreamUnreachable, match="closed the connection"):
+            await sending
+
+
+async def answer(stage: Stage, engine: Upstream, wire: bytes = OK) -> None:
+    """Let a request be answered on a fresh connection, which then ends."""
+    sending = get(engine)
+    peer = await stage.peer()
+    await peer.head()
+    peer.send(wire)
+    (await sending).abort()
+    peer.close()
+    await until(lambda: engine.stats["connections_open"] == 0)
+
+
+async def refusal(engine: Upstream) -> UpstreamUnreachable:
+    """The refusal of a request that opens no connection."""
+    connects = engine.stats["connects_total"]
+    with pytest.raises(UpstreamUnreachable, match="none is sent until it has been tried again") as caught:
+        await engine.send(b"POST", b"/", HOST, Given([], 5, error=AssertionError("the body was asked for")))
+    assert engine.stats["connects_total"] == connects
+    return caught.value
+
+
+@on_both_loops
+async def test_circuit_opens_and_closes() -> None:
+    """After five failures requests are refused at once, until one probe has shown that answers come again."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        await fail(stage, engine, 5)
+        origin = f"http://127.0.0.1:{stage.port}"
+        reason = f"{origin} closed the connection before it answered"
+        assert stage.facts == [CircuitOpened(origin, 5, reason, 5.0)]
+        assert (await refusal(engine)).retry_after_s == 5
+        stage.now += 5
+        probe = get(engine)
+        peer = await stage.peer()
+        await peer.head()
+        assert (await refusal(engine)).retry_after_s == 1
+        peer.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        assert (await probe).status == 503
+        assert stage.facts[1:] == [CircuitClosed(origin, 5.0)]
+        sending = get(engine)
+        await peer.head()
+        peer.send(OK)
+        assert (await sending).take_all() == b"hi"
+
+
+@on_both_loops
+async def test_failed_probe_opens_the_circuit_for_longer() -> None:
+    """As long as probes fail, the pauses between them double."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        await fail(stage, engine, 5)
+        stage.now += 5
+        await fail(stage, engine, 1)
+        assert (await refusal(engine)).retry_after_s == 10
+        assert [type(fact) for fact in stage.facts] == [CircuitOpened, CircuitOpened]
+        stage.now += 10
+        await answer(stage, engine)
+        assert stage.facts[2:] == [CircuitClosed(f"http://127.0.0.1:{stage.port}", 15.0)]
+
+
+@pytest.mark.parametrize("why", ["cancelled", "body", "slow-caller"])
+@on_both_loops
+async def test_probe_that_ends_for_reasons_of_its_own_is_replaced(why: str) -> None:
+    """A probe that its caller gives up, or whose body fails, leaves the place to the next request."""
+    async with Stage() as stage:
+        engine = stage.engine(total_s=0.3 if why == "slow-caller" else 60)
+        await fail(stage, engine, 5)
+        stage.now += 5
+        hold = asyncio.Event()
+        probe = get(engine, b"POST", Given([b"x"], None, error=BodyTooLarge("too large"), hold=hold))
+        await (await stage.peer()).head()
+        await refusal(engine)
+        if why == "cancelled":
+            probe.cancel()
+        elif why == "body":
+            hold.set()
+        with pytest.raises((asyncio.CancelledError, BodyTooLarge, UpstreamTimeout)):
+            await probe
+        await answer(stage, engine)
+        assert isinstance(stage.facts[-1], CircuitClosed)
+
+
+@on_both_loops
+async def test_silence_counts_as_failure() -> None:
+    """An upstream that accepts requests and answers none of them in time is left alone too."""
+    async with Stage() as stage:
+        engine = stage.engine(idle_s=0.05)
+        for _ in range(5):
+            with pytest.raises(UpstreamTimeout):
+                await get(engine)
+        await refusal(engine)
+
+
+@on_both_loops
+async def test_refused_connections_count_as_failures() -> None:
+    """A port that nobody listens on is not knocked at by every request."""
+    async with Stage() as stage:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            stage.port = free.getsockname()[1]
+        engine = stage.engine()
+        for _ in range(5):
+            with pytest.raises(UpstreamUnreachable, match="connection refused"):
+                await get(engine)
+        await refusal(engine)
+
+
+@on_both_loops
+async def test_only_failures_in_a_row_count() -> None:
+    """Any answer starts the count anew; bad answers, stale connections and callers' faults are no outage."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        await fail(stage, engine, 4)
+        await answer(stage, engine, b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        await fail(stage, engine, 4)
+        with pytest.raises(BodyTooLarge):
+            await get(engine, b"POST", Given([b"x" * 70_000], 70_001, error=BodyTooLarge("too large")))
+        await stage.peer()
+        for _ in range(2):
+            sending = get(engine)
+            peer = await stage.peer()
+            await peer.head()
+            peer.send(b"SSH-2.0\r\n\r\n")
+            with pytest.raises(UpstreamUnreachable, match="not valid"):
+                await sending
+        assert stage.facts == []
+        assert engine._breaker.failures == 4
+        stale = await warmed_up(stage, engine)
+        sending = get(engine, b"POST")
+        await stale.head()
+        stale.reset()
+        with pytest.raises(UpstreamUnreachable):
+            await sending
+        assert engine._breaker.failures == 0
 
 
 # --- uploads

@@ -4,6 +4,8 @@
 answer     what came back: head as received, body as it arrives
 upload     a request body on its way up, held back where the upstream is asked first
 connection one connection: parser, back-pressure, limits
+dialing    new connections: names, addresses, an HTTP proxy on the way, TLS
+breaker    when to leave alone an upstream that gives no answers
 pool       :class:`Upstream`: opens and keeps connections, decides what is sent again
 ========== ==========================================================================================
 

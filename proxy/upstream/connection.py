@@ -8,6 +8,7 @@ ends the connection, for an answer given to the wrong caller is the worst that c
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -64,6 +65,8 @@ class Connection(asyncio.Protocol):
         self.is_lost = False
         self.idle_until = 0.0
         """Event loop time after which the pool no longer uses the connection."""
+        self.ends_at = math.inf
+        """The same, however busy it is."""
         self.keep_alive_hint_s: float | None = None
         """``timeout`` of the upstream's ``Keep-Alive`` field, from its first answer."""
 

@@ -7,19 +7,18 @@ Redirects are not followed; nothing of a request or an answer is looked at beyon
 from __future__ import annotations
 
 import asyncio
-import socket
+import random
 import ssl
 from collections.abc import Callable
 from math import ceil
 from time import monotonic
 
-import aiohappyeyeballs
-
 from proxy.errors import Refusal, UpstreamUnreachable
-from proxy.model import CircuitClosed, CircuitOpened, Emit, Origin
+from proxy.model import CircuitClosed, CircuitOpened, Emit, HttpProxy, Origin
 from proxy.upstream.answer import Answer, Headers
 from proxy.upstream.breaker import ORDINARY, Breaker
 from proxy.upstream.connection import ClosedEarly, Connection, Limits, Silent
+from proxy.upstream.dialing import Dialer, Outage
 from proxy.upstream.upload import Body
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -31,23 +30,12 @@ one write with its head, needs no task, can always be sent again, and a slow cal
 As much as a transport accepts before it asks to pause."""
 
 SWEEP_S = 1.0
-HAPPY_EYEBALLS_DELAY_S = 0.25
-"""RFC 8305 section 8."""
-
-FAILURES: tuple[tuple[type[Exception], str], ...] = (
-    (TimeoutError, "no connection in time"),
-    (ssl.SSLCertVerificationError, "certificate not accepted"),
-    (ssl.SSLError, "TLS handshake failed"),
-    (socket.gaierror, "name not resolved"),
-    (UnicodeError, "name not resolved"),
-    (ConnectionRefusedError, "connection refused"),
-    (ConnectionError, "connection closed while it was set up"),
-)
-"""Why there is no connection, the first that fits; the text of the exception itself could hold anything."""
-
-
-class Outage(UpstreamUnreachable):
-    """Nothing could be got through to the upstream, as opposed to an answer that cannot be used."""
+MAX_AGE_S = 300.0
+"""A connection is not used for longer, so that a change of the upstream's addresses is followed: an address
+that DNS no longer gives may go on answering for a while, and then be another server's. Five minutes are the
+life of many such records, and one more handshake in five minutes costs nothing."""
+MAX_AGE_JITTER = 0.1
+"""So that connections that were opened together do not all end together."""
 
 
 class Upstream:
@@ -61,10 +49,12 @@ class Upstream:
         connect_s: float,
         idle_s: float,
         total_s: float,
+        emit: Emit,
         head_bytes: int = 65536,
         pool_size: int = 512,
         keepalive_s: float = 55.0,
-        emit: Emit = lambda _: None,
+        max_age_s: float = MAX_AGE_S,
+        http_proxy: HttpProxy | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Nothing is opened yet.
@@ -72,14 +62,16 @@ class Upstream:
         ``ssl_context`` is for ``https`` origins, the system's trust if ``None``. ``connect_s`` bounds
         resolving, connecting and TLS; ``idle_s`` a silence of the upstream; ``total_s`` an exchange from its
         first byte to the last. ``pool_size`` is how many *idle* connections are kept, for ``keepalive_s``:
-        less than the 60 s after which common load balancers close them. ``clock`` is the circuit breaker's.
+        less than the 60 s after which common load balancers close them, and not beyond ``max_age_s`` from
+        when they were opened. ``clock`` is the circuit breaker's.
         """
         self._origin = origin
-        self._ssl = (ssl_context or ssl.create_default_context()) if origin.scheme == "https" else None
-        self._connect_s = connect_s
+        context = (ssl_context or ssl.create_default_context()) if origin.scheme == "https" else None
+        self._dialer = Dialer(origin, ssl_context=context, connect_s=connect_s, http_proxy=http_proxy)
         self._limits = Limits(idle_s, total_s, head_bytes)
         self._pool_size = pool_size
         self._keepalive_s = keepalive_s
+        self._max_age_s = max_age_s
         self._sweep_s = min(SWEEP_S, idle_s / 4, total_s / 4)
         self._sweep: asyncio.TimerHandle | None = None
         self._open: set[Connection] = set()
@@ -217,8 +209,8 @@ class Upstream:
         refused_s = self._breaker.refused_for()
         if refused_s > 0:
             raise UpstreamUnreachable(
-                f"{self._origin} gave no answer to {self._breaker.failures} requests in a row, so none is sent "
-                "until it has been tried again",
+                f"{self._origin} gave no answer to {self._breaker.failures} requests in a row, "
+                "so none is sent until it has been tried again",
                 retry_after_s=ceil(refused_s),
             )
 
@@ -257,8 +249,12 @@ class Upstream:
         if connection.keep_alive_hint_s is not None:
             # A second early: the upstream counts from when it sent, and its close needs time to get here.
             keepalive_s = min(keepalive_s, connection.keep_alive_hint_s - 1.0)
-        connection.idle_until = asyncio.get_running_loop().time() + keepalive_s
-        self._idle.append(connection)
+        now = asyncio.get_running_loop().time()
+        connection.idle_until = min(now + keepalive_s, connection.ends_at)
+        if now < connection.idle_until:
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     def _was_lost(self, connection: Connection) -> None:
         self._open.discard(connection)
@@ -272,12 +268,9 @@ class Upstream:
 
     async def _connect(self) -> Connection:
         self._check_not_closed()
-        try:
-            async with asyncio.timeout(self._connect_s):
-                connection = await self._open_connection()
-        except (OSError, UnicodeError) as error:
-            kind = next((text for failure, text in FAILURES if isinstance(error, failure)), "no connection")
-            raise Outage(f"{self._origin}: {kind}") from None
+        connection = await self._dialer.dial(self._new_connection)
+        age_s = self._max_age_s * random.uniform(1 - MAX_AGE_JITTER, 1 + MAX_AGE_JITTER)  # noqa: S311 - no secret
+        connection.ends_at = asyncio.get_running_loop().time() + age_s
         self._connects += 1
         if not connection.is_lost:
             self._open.add(connection)
@@ -293,20 +286,6 @@ class Upstream:
     def _check_not_closed(self) -> None:
         if self._closed:
             raise UpstreamUnreachable("the proxy is shutting down")
-
-    async def _open_connection(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        host, port = self._origin.host, self._origin.port
-        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        # Not by create_connection, which on uvloop tries one address after the other.
-        sock = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
-        )
-        # asyncio and uvloop both set TCP_NODELAY, and close the socket if TLS fails.
-        _, connection = await loop.create_connection(
-            self._new_connection, sock=sock, ssl=self._ssl, server_hostname=host if self._ssl else None
-        )
-        return connection
 
     def _schedule_sweep(self) -> None:
         self._sweep = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep_connections)

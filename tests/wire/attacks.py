@@ -69,6 +69,11 @@ def refused(data: bytes, status: int = 400) -> Attack:
     return Attack(data, (Outcome((status,)),))
 
 
+def declined(data: bytes, status: int) -> Attack:
+    """Answered with a problem document; the request is whole, so that its connection may go on."""
+    return Attack(data, (Outcome((status,), closes=False),))
+
+
 def harmless(data: bytes, *arrives: tuple[bytes, bytes], closes: bool = False) -> Attack:
     """Taken for what it means by the RFC: exactly these requests arrive."""
     return Attack(data, (Outcome((200,) * len(arrives), arrives, closes=closes),))
@@ -77,6 +82,11 @@ def harmless(data: bytes, *arrives: tuple[bytes, bytes], closes: bool = False) -
 def served_then_refused(data: bytes, *arrives: tuple[bytes, bytes]) -> Attack:
     """The good beginning may be served, depending on how the bytes come; what follows is refused."""
     return Attack(data, (Outcome((*(200,) * len(arrives), 400), arrives), Outcome((400,))))
+
+
+def last_of_its_connection(data: bytes, arrives: tuple[bytes, bytes]) -> Attack:
+    """Served or refused, depending on how the bytes come; what follows is not looked at."""
+    return Attack(data, (Outcome((200,), (arrives,)), Outcome((400,))))
 
 
 def get(line: bytes, *lines: bytes) -> bytes:
@@ -109,9 +119,7 @@ _LENGTHS_AND_CODINGS: dict[str, Attack] = {
     "te-tab-before-value": harmless(
         asked(b"Transfer-Encoding:\tchunked", body=HIDDEN_IN_CHUNK), (sent(coding=True), SMUGGLED)
     ),
-    "te-space-after-value": harmless(
-        asked(b"Transfer-Encoding: chunked \t", body=HIDDEN_IN_CHUNK), (sent(coding=True), SMUGGLED)
-    ),
+    "te-space-after-value": refused(asked(b"Transfer-Encoding: chunked \t", body=HIDDEN_IN_CHUNK)),
     "te-vertical-tab": refused(asked(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n" + SMUGGLED)),
     "te-form-feed": refused(asked(b"Transfer-Encoding: chunked\x0c", body=b"0\r\n\r\n" + SMUGGLED)),
     "te-nul": refused(asked(b"Transfer-Encoding: chunked\x00", body=b"0\r\n\r\n" + SMUGGLED)),
@@ -212,9 +220,7 @@ _LENGTHS_AND_CODINGS: dict[str, Attack] = {
 _CHUNKS: dict[str, Attack] = {
     "chunk-size-overflow": refused(chunked(b"10000000000000000\r\n" + SMUGGLED)),
     "chunk-size-overflow-to-zero": refused(chunked(b"10000000000000000\r\n\r\n" + SMUGGLED)),
-    "chunk-size-largest": Attack(
-        chunked(b"ffffffffffffffff\r\n" + SMUGGLED), (Outcome((400,)), Outcome((413,)))
-    ),
+    "chunk-size-largest": Attack(chunked(b"ffffffffffffffff\r\n" + SMUGGLED), (Outcome((), closes=False),)),
     "chunk-size-negative": refused(chunked(b"-5\r\nhello\r\n0\r\n\r\n")),
     "chunk-size-plus": refused(chunked(b"+5\r\nhello\r\n0\r\n\r\n")),
     "chunk-size-0x": refused(chunked(b"0x5\r\nhello\r\n0\r\n\r\n")),
@@ -252,11 +258,11 @@ _CHUNKS: dict[str, Attack] = {
     "chunk-trailer-folded": refused(chunked(b"0\r\nX: y\r\n z\r\n\r\n")),
     "chunk-trailer-with-bare-lf": refused(chunked(b"0\r\nX: y\nContent-Length: 5\r\n\r\n")),
     "chunk-trailer-with-nul": refused(chunked(b"0\r\nX: \x00\r\n\r\n")),
-    "chunk-trailer-host": refused(chunked(b"0\r\nHost: 127.0.0.1\r\n\r\n")),
-    "chunk-trailer-transfer-encoding": refused(chunked(b"0\r\nTransfer-Encoding: chunked\r\n\r\n")),
 }
 
 _TRAILER_FIELDS = {
+    "host": b"Host: evil.example",
+    "transfer-encoding": b"Transfer-Encoding: chunked",
     "content-length": b"Content-Length: 5",
     "authorization": b"Authorization: Bearer mine",
     "authorization-with-underscore": b"Author_ization: Bearer mine",
@@ -270,8 +276,8 @@ _TRAILER_FIELDS = {
 
 def trailing(line: bytes) -> Attack:
     """A trailer that must not get into a head, neither of its own request nor of the next."""
-    data = chunked(b"5\r\nhello\r\n0\r\n" + line + b"\r\n\r\n")
-    return Attack(data, (Outcome((200,), ((sent(coding=True), b"hello"),), closes=False), Outcome((400,))))
+    data = chunked(b"5\r\nhello\r\n0\r\n" + line + b"\r\n\r\n" + SMUGGLED)
+    return Attack(data, (Outcome((200,), ((sent(coding=True), b"hello"),)), Outcome((400,))))
 
 
 _LINES: dict[str, Attack] = {
@@ -317,9 +323,6 @@ _TARGETS: dict[str, Attack] = {
     "target-tab": refused(target(b"/acme/v1/\tx")),
     "target-high-byte": refused(target(b"/acme/v1/\xff")),
     "target-space": refused(target(b"/acme/v1/a b")),
-    "target-hides-a-request": refused(
-        target(b"/acme/v1/x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + SMUGGLED[:20])
-    ),
     "target-encoded-line-break": refused(target(b"/acme/v1/x%0d%0aX:%20y")),
     "target-encoded-line-break-in-query": harmless(
         target(b"/acme/v1/x?a=%0d%0aAuthorization:%20Bearer%20mine"),
@@ -339,9 +342,9 @@ _TARGETS: dict[str, Attack] = {
     "target-asterisk": refused(target(b"*")),
     "target-asterisk-of-options": refused(get(b"OPTIONS * HTTP/1.1", HOST)),
     "target-authority": refused(target(b"127.0.0.1:80")),
-    "target-too-long": refused(target(b"/acme/v1/" + b"x" * 8200), 414),
+    "target-too-long": declined(target(b"/acme/v1/" + b"x" * 8200), 414),
     "target-far-too-long": refused(target(b"/acme/v1/" + b"x" * 200_000), 414),
-    "absolute-form-of-another-host": refused(target(b"http://evil.example/acme/v1/x"), 421),
+    "absolute-form-of-another-host": declined(target(b"http://evil.example/acme/v1/x"), 421),
     "absolute-form-beside-another-host": harmless(
         get(b"GET http://127.0.0.1/acme/v1/x HTTP/1.1", b"Host: evil.example"), (GET_X, b"")
     ),
@@ -351,16 +354,11 @@ _TARGETS: dict[str, Attack] = {
     "absolute-form-of-another-scheme": refused(target(b"ftp://127.0.0.1/acme/v1/x")),
     "absolute-form-without-host": refused(target(b"http:///acme/v1/x")),
     "connect-authority": refused(get(b"CONNECT evil.example:443 HTTP/1.1", HOST) + SMUGGLED),
-    "connect-origin-form": refused(get(b"CONNECT /acme/v1/x HTTP/1.1", HOST) + SMUGGLED, 403),
-    "trace": Attack(
-        get(b"TRACE /acme/v1/x HTTP/1.1", HOST, b"Max-Forwards: 0"), (Outcome((403,), closes=False),)
-    ),
-    "delete-of-the-installation": Attack(
-        get(b"DELETE /acme//v1//installations/me HTTP/1.1", HOST), (Outcome((403,), closes=False),)
-    ),
-    "delete-of-the-installation-behind-a-host": Attack(
-        get(b"DELETE /acme//x.example/v1/installations/me HTTP/1.1", HOST),
-        (Outcome((403,), closes=False),),
+    "connect-origin-form": refused(get(b"CONNECT /acme/v1/x HTTP/1.1", HOST) + SMUGGLED),
+    "trace": declined(get(b"TRACE /acme/v1/x HTTP/1.1", HOST, b"Max-Forwards: 0"), 403),
+    "delete-of-the-installation": declined(get(b"DELETE /acme//v1//installations/me HTTP/1.1", HOST), 403),
+    "delete-of-the-installation-behind-a-host": declined(
+        get(b"DELETE /acme//x.example/v1/installations/me HTTP/1.1", HOST), 403
     ),
 }
 
@@ -406,7 +404,7 @@ _HOSTS: dict[str, Attack] = {
     "host-with-high-byte": refused(get(LINE, b"Host: 127.0.0.1\xff")),
     "host-with-space-before-colon": refused(get(LINE, b"Host : 127.0.0.1")),
     "host-folded": refused(get(LINE, b"Host:", b" 127.0.0.1")),
-    "host-of-somebody-else": refused(get(LINE, b"Host: evil.example"), 421),
+    "host-of-somebody-else": declined(get(LINE, b"Host: evil.example"), 421),
     "host-with-underscore": harmless(
         get(LINE, HOST, b"Ho_st: evil.example"), (sent(b"Ho_st: evil.example", method=b"GET"), b"")
     ),
@@ -453,22 +451,26 @@ _FIELDS: dict[str, Attack] = {
     "field-too-long": refused(get(LINE, HOST, b"X: " + b"y" * 70_000), 431),
     "name-too-long": refused(get(LINE, HOST, b"X" * 70_000 + b": y"), 431),
     "fields-too-many": refused(get(LINE, HOST, *[b"X-%d: y" % number for number in range(200)]), 431),
-    "head-too-large": Attack(
-        get(LINE, HOST, *[b"X-%d: %b" % (number, b"y" * 9000) for number in range(8)]),
-        (Outcome((431,), closes=False), Outcome((431,))),
+    "head-too-large": declined(
+        get(LINE, HOST, *[b"X-%d: %b" % (number, b"y" * 9000) for number in range(8)]), 431
     ),
 }
 
 _SEQUENCES: dict[str, Attack] = {
-    "upgrade-h2c-and-preface": served_then_refused(
+    "upgrade-h2c-and-preface": harmless(
         get(LINE, HOST, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
         + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         (GET_X, b""),
+        closes=True,
     ),
-    "upgrade-websocket-and-frames": served_then_refused(
+    "upgrade-h2c-and-a-request": harmless(
+        get(LINE, HOST, b"Connection: Upgrade", b"Upgrade: h2c") + SMUGGLED, (GET_X, b""), closes=True
+    ),
+    "upgrade-websocket-and-frames": harmless(
         get(LINE, HOST, b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
         + b"\x81\x85\x00\x00\x00\x00hello",
         (sent(b"Sec-WebSocket-Version: 13", method=b"GET"), b""),
+        closes=True,
     ),
     "upgrade-websocket-of-old": refused(
         get(LINE, HOST, b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key1: 4 @1")
@@ -482,6 +484,7 @@ _SEQUENCES: dict[str, Attack] = {
             body=SMUGGLED,
         ),
         (sent(b"Content-Length: %d" % len(SMUGGLED)), SMUGGLED),
+        closes=True,
     ),
     "garbage-after-a-request": served_then_refused(
         get(LINE, HOST) + b"\x00\x01garbage\r\n\r\n", (GET_X, b"")
@@ -491,13 +494,12 @@ _SEQUENCES: dict[str, Attack] = {
     ),
     "request-after-a-refused-one": refused(target(b"/acme/../x") + SMUGGLED),
     "request-after-a-malformed-one": refused(get(LINE, HOST, b"X : y") + SMUGGLED),
-    "request-after-connection-close": harmless(
-        get(LINE, HOST, b"Connection: close") + SMUGGLED, (GET_X, b""), closes=True
+    "request-after-connection-close": last_of_its_connection(
+        get(LINE, HOST, b"Connection: close") + SMUGGLED, (GET_X, b"")
     ),
-    "request-after-http-1.0": harmless(
+    "request-after-http-1.0": last_of_its_connection(
         b"GET /acme/v1/x HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n" + SMUGGLED,
         (sent(method=b"GET", version=b"1.0"), b""),
-        closes=True,
     ),
     "request-in-an-unread-body": Attack(
         asked(b"Content-Length: %d" % len(SMUGGLED), target=b"/nobody/v1/x", body=SMUGGLED),

@@ -143,38 +143,25 @@ class Reader:
         return True
 
     def _frame(self, message: Message) -> None:
-        lengths, codings = message.values(b"content-length"), message.values(b"transfer-encoding")
-        if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
-            raise Malformed(f"two framings: {message.head!r}")
-        if lengths and not _LENGTH.fullmatch(lengths[0]):
-            raise Malformed(f"length {lengths[0]!r}")
-        if codings and codings[0].lower() != b"chunked":
-            raise Malformed(f"coding {codings[0]!r}")
+        """Find out where the body ends (RFC 9112 section 6.3)."""
+        length = _checked_framing(message)
+        message.chunked = bool(message.values(b"transfer-encoding"))
         if self._kind == "request":
             if len(message.values(b"host")) != 1 and message.first[2] == b"1.1":
                 raise Malformed(f"no Host or several: {message.head!r}")
-            ends_with_connection = False
+            has_body = message.chunked or bool(length)
         else:
-            if message.status < 200:
-                self._finish()
-                return
-            is_head = self.bodiless.pop(0) if self.bodiless else False
-            if is_head or message.status in (204, 304):
-                self._finish()
-                return
-            ends_with_connection = True
-        if codings:
-            message.chunked = True
-            self._state = "size"
-        elif lengths:
-            self._left = int(lengths[0])
-            self._state = "sized"
-            if not self._left:
-                self._finish()
-        elif ends_with_connection:
-            self._state = "until end"
-        else:
+            is_head = message.status >= 200 and bool(self.bodiless) and self.bodiless.pop(0)
+            has_body = not is_head and message.status >= 200 and message.status not in (204, 304)
+        if not has_body or length == 0:
             self._finish()
+        elif message.chunked:
+            self._state = "size"
+        elif length is not None:
+            self._left = length
+            self._state = "sized"
+        else:
+            self._state = "until end"
 
     def _read_body(self) -> bool:
         if not self._data:
@@ -231,6 +218,18 @@ class Reader:
         self._message = None
         self._state = "head"
         self.done.append(message)
+
+
+def _checked_framing(message: Message) -> int | None:
+    """The length, if the message says one; there is one framing at most, and it is one of HTTP/1.1."""
+    lengths, codings = message.values(b"content-length"), message.values(b"transfer-encoding")
+    if len(lengths) + len(codings) > 1:
+        raise Malformed(f"two framings: {message.head!r}")
+    if lengths and not _LENGTH.fullmatch(lengths[0]):
+        raise Malformed(f"length {lengths[0]!r}")
+    if codings and codings[0].lower() != b"chunked":
+        raise Malformed(f"coding {codings[0]!r}")
+    return int(lengths[0]) if lengths else None
 
 
 def _field(line: bytes) -> Field:

@@ -119,7 +119,7 @@ class RecorderConnection(asyncio.Protocol):
             self._answer(request)
         self._reader.done.clear()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._recorder.connections.discard(self)
         begun = self._reader.begun
         if begun is not None:

@@ -129,24 +129,34 @@ class Heard:
 async def converse(
     address: tuple[str, int],
     pieces: Iterable[bytes],
+    enough: Callable[[list[int]], bool],
     *,
-    answers: int | None,
     heads: Iterable[bool] = (),
     patience_s: float = PATIENCE_S,
 ) -> Heard:
-    """Send pieces, and listen until ``answers`` have come, the connection has ended, or patience has.
+    """Send pieces, and listen until there is enough, the connection has ended, or patience has.
 
-    :param answers: ``None`` to listen until the other side ends the connection.
+    :param enough: asked with the statuses of the whole answers so far.
     :param heads: for each request whether it is a HEAD.
     """
     reader, writer = await asyncio.open_connection(*address)
     sending = asyncio.ensure_future(_send(writer, pieces))
     try:
-        return await _listen(reader, answers, heads, patience_s)
+        return await _listen(reader, enough, heads, patience_s)
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         writer.close()
+
+
+def until_end(_statuses: list[int]) -> bool:
+    """For :func:`converse`: never enough before the other side ends the connection."""
+    return False
+
+
+def answers(count: int) -> Callable[[list[int]], bool]:
+    """For :func:`converse`: so many answers are enough."""
+    return lambda statuses: len(statuses) >= count
 
 
 async def _send(writer: asyncio.StreamWriter, pieces: Iterable[bytes]) -> None:
@@ -157,7 +167,10 @@ async def _send(writer: asyncio.StreamWriter, pieces: Iterable[bytes]) -> None:
 
 
 async def _listen(
-    reader: asyncio.StreamReader, answers: int | None, heads: Iterable[bool], patience_s: float
+    reader: asyncio.StreamReader,
+    enough: Callable[[list[int]], bool],
+    heads: Iterable[bool],
+    patience_s: float,
 ) -> Heard:
     parser = Reader("answer")
     parser.bodiless = list(heads)
@@ -165,7 +178,7 @@ async def _listen(
     pieces = []
     try:
         async with asyncio.timeout(patience_s):
-            while answers is None or len([one for one in parser.done if one.status >= 200]) < answers:
+            while not enough([one.status for one in parser.done if one.status >= 200]):
                 data = await reader.read(262144)
                 pieces.append(data)
                 if not data:
