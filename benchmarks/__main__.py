@@ -50,9 +50,7 @@ def _words(known: tuple[str, ...], given: str) -> tuple[str, ...]:
     "--scenarios", metavar="NAMES", help=f"Only these, with commas: {', '.join(NAMES)}. Default: all."
 )
 @click.option("--rounds", "count", type=click.IntRange(1, 50), default=5, show_default=True, help="Rounds.")
-@click.option(
-    "--seconds", type=click.IntRange(1, 60), default=4, show_default=True, help="Of one measurement."
-)
+@click.option("--seconds", type=click.IntRange(1, 60), help="Of one measurement. Default: 4; with --quick 3.")
 @click.option("--install", is_flag=True, help="First install into .bench the peers that come as packages.")
 @click.option("--write", is_flag=True, help=f"Write the result to docs/{PAGE.name} and docs/{PLOT.name} too.")
 def main(
@@ -61,7 +59,7 @@ def main(
     peers: str | None,
     scenarios: str | None,
     count: int,
-    seconds: int,
+    seconds: int | None,
     install: bool,
     write: bool,
 ) -> None:
@@ -75,7 +73,7 @@ def main(
         _words(NAMES, scenarios) if scenarios else default_scenarios,
         _words(tuple(PEERS), peers) if peers else default_peers,
         count,
-        seconds,
+        seconds or (3 if quick else 4),
     )
     # So that all that was started is ended, also when a pipeline gives up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

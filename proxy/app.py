@@ -97,9 +97,10 @@ class App:
             await settle_attempts(store)
 
         context = wiring.tls_context(settings.pleo.ca_file)
-        provider = wiring.provider(settings, environ, context)
+        through = wiring.http_proxy(settings, environ)
+        provider = wiring.provider(settings, environ, context, through)
         self._stack.push_async_callback(provider.close)
-        upstream = wiring.upstream(settings, context, self._emit)
+        upstream = wiring.upstream(settings, context, through, self._emit)
         self._stack.push_async_callback(upstream.close)
 
         lifetimes = wiring.lifetimes(settings)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
 
-from proxy.errors import TargetRefused
+from proxy.errors import TargetRefused, UpstreamUnreachable
 from proxy.model import Origin, Secret
 
 Field = tuple[bytes, bytes]
@@ -24,7 +24,7 @@ TENANT = b"x-pleo-tenant"
 REQUEST_ID = b"x-request-id"
 
 _HOP_BY_HOP = frozenset(
-    {b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"},
+    {b"keep-alive", b"te", b"trailer", b"upgrade"},
 )
 """RFC 9110 section 7.6.1; ``Connection`` is read first, and ``Proxy-*`` is matched by its prefix."""
 
@@ -57,6 +57,7 @@ class _Kind(Enum):
     VIA = 4
     REFERENCE = 5
     EXPECT = 6
+    CODING = 7
 
 
 _OF_THEIR_OWN = {
@@ -66,6 +67,7 @@ _OF_THEIR_OWN = {
     b"link": _Kind.REFERENCE,
     b"content-location": _Kind.REFERENCE,
     b"expect": _Kind.EXPECT,
+    b"transfer-encoding": _Kind.CODING,
 }
 
 _kinds: dict[bytes, _Kind] = {}
@@ -134,15 +136,22 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
     """The fields of Pleo's answer as they go back: less hop-by-hop fields, references pointed at the proxy.
 
     :param base_url: how the caller reaches this tenant, without a slash at the end.
+    :raises UpstreamUnreachable: the body is in a coding that is not undone here.
     """
     kept: Headers = []
     named: set[bytes] = set()
+    coded = False
     for field in fields:
         kind = _kind(field[0])
         if kind is _Kind.CONNECTION:
             named |= _connection_options(field[1])
         elif kind is _Kind.REFERENCE:
             kept.append((field[0], _repoint(field[1], upstream, base_url.encode())))
+        elif kind is _Kind.CODING:
+            # RFC 9112 section 6.1: the body would go on coded, and nothing would say so any more.
+            if coded or field[1].strip().lower() != b"chunked":
+                raise UpstreamUnreachable(f"{upstream} sent its answer in an unknown transfer coding")
+            coded = True
         elif kind is not _Kind.HOP_BY_HOP:
             kept.append(field)
     if named:

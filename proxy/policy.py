@@ -1,8 +1,8 @@
 """What the callers of a tenant may ask of Pleo: presets and blocked endpoints. Pure.
 
 Judges method and decoded path in the most generous reading that a server could give them (letter case, path
-parameters, repeated and trailing slashes aside), so that a spelling trick never passes what the plain spelling
-would not. Never judges bodies.
+parameters, repeated and trailing slashes aside), so that a spelling trick never passes what the plain
+spelling would not. Never judges bodies.
 """
 
 from __future__ import annotations

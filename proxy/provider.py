@@ -11,12 +11,14 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from types import SimpleNamespace
+from typing import Literal, TypedDict
 
 import aiohttp
 
 from proxy import oauth
-from proxy.model import Origin, Outcome, Secret
+from proxy.headers import proxy_authorization
+from proxy.model import HttpProxy, Origin, Outcome, Secret
 from proxy.oauth import GrantedAccess, TokenFailure, TokenPair
 
 _ANSWER_BYTES = 256 * 1024
@@ -49,12 +51,23 @@ class Provider:
         ssl_context: ssl.SSLContext,
         connect_s: float,
         timeout_s: float,
+        http_proxy: HttpProxy | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._registration = registration
         self._introspect_url = f"{api}/v1/introspect"
         self._pause = pause
+        connected = aiohttp.TraceConfig()
+        connected.on_connection_create_end.append(_note_connection)
+        self._through: _Through = {}
+        if http_proxy is not None:
+            host = f"[{http_proxy.host}]" if ":" in http_proxy.host else http_proxy.host
+            self._through["proxy"] = f"http://{host}:{http_proxy.port}"
+            if http_proxy.credentials is not None:
+                credentials = proxy_authorization(http_proxy.credentials).decode("ascii")
+                self._through["proxy_headers"] = {"Proxy-Authorization": credentials}
         self._session = aiohttp.ClientSession(
+            trace_configs=[connected],
             # A kept connection that the server has closed would make a refresh "sent, no answer": its
             # outcome unknown and the chain of refresh tokens in danger. A new connection each time cannot.
             connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context),
@@ -92,7 +105,7 @@ class Provider:
         bearer = {"Authorization": f"Bearer {access.reveal()}"}
         try:
             async with self._session.get(
-                self._introspect_url, headers=bearer, allow_redirects=False
+                self._introspect_url, headers=bearer, allow_redirects=False, **self._through
             ) as answer:
                 body = await _bounded_body(answer)
                 return oauth.read_granted_access(body) if answer.status == 200 else None
@@ -111,22 +124,42 @@ class Provider:
                 ("client_id", ours.client_id),
                 ("client_secret", ours.client_secret.reveal()),
             ]
+        attempt = _Attempt()
         try:
             async with self._session.post(
-                ours.token_url, data=oauth.encode_form(form), headers=headers, allow_redirects=False
+                ours.token_url,
+                data=oauth.encode_form(form),
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=attempt,
+                **self._through,
             ) as answer:
                 body = await _bounded_body(answer)
                 return oauth.read_token_answer(
                     answer.status, body, retry_after=answer.headers.get("Retry-After")
                 )
-        except aiohttp.ClientConnectorError as error:
-            return TokenFailure(Outcome.NOT_SENT, _connect_failure(error))
-        except aiohttp.ConnectionTimeoutError:
-            return TokenFailure(Outcome.NOT_SENT, "connect_timeout")
-        except TimeoutError:
-            return TokenFailure(Outcome.UNKNOWN, "timeout")
-        except aiohttp.ClientError:
-            return TokenFailure(Outcome.UNKNOWN, "connection_lost")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return _failure(error, connected=attempt.connected)
+
+
+class _Through(TypedDict, total=False):
+    """The options of a request that goes through an HTTP proxy."""
+
+    proxy: str
+    proxy_headers: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """How far a request came; for what aiohttp's exceptions leave open."""
+
+    connected: bool = False
+    """The connection was there, tunnel and TLS included."""
+
+
+async def _note_connection(_session: object, context: SimpleNamespace, _params: object) -> None:
+    if isinstance(context.trace_request_ctx, _Attempt):
+        context.trace_request_ctx.connected = True
 
 
 async def _bounded_body(answer: aiohttp.ClientResponse) -> bytes:
@@ -139,11 +172,21 @@ async def _bounded_body(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _connect_failure(error: aiohttp.ClientConnectorError) -> str:
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "name_not_resolved"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return "tls_failed"
-        case _:
-            return "connect_failed"
+_FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "name_not_resolved"),
+    (aiohttp.ClientConnectorCertificateError, "tls_failed"),
+    (aiohttp.ClientConnectorSSLError, "tls_failed"),
+    (aiohttp.ClientHttpProxyError, "proxy_refused"),
+    (aiohttp.ConnectionTimeoutError, "connect_timeout"),
+    (TimeoutError, "timeout"),
+)
+"""What befell a request, the first that fits."""
+
+
+def _failure(error: Exception, *, connected: bool) -> TokenFailure:
+    """Without a connection nothing was sent: none is kept, so each request makes one."""
+    outcome = Outcome.UNKNOWN if connected else Outcome.NOT_SENT
+    otherwise = "connection_lost" if connected else "connect_failed"
+    return TokenFailure(
+        outcome, next((text for kind, text in _FAILURES if isinstance(error, kind)), otherwise)
+    )

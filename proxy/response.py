@@ -154,7 +154,7 @@ class CallerResponse(web.StreamResponse):
 
 
 def _reset(transport: asyncio.Transport) -> None:
-    """End a connection with RST: to a caller for whom its end ends the body, a FIN would make it look whole."""
+    """End a connection with RST: where its end ends the body, a FIN would make the body look whole."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from proxy.authorize import AuthorizationSettings
 from proxy.config import Address, Settings, resolve
+from proxy.config.values import origin_of
 from proxy.errors import OperatorError
 from proxy.exchange import Limits
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import Emit
+from proxy.model import Emit, HttpProxy
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.tokens import RefreshRules
@@ -26,7 +27,24 @@ from proxy.upstream import Upstream
 _DAY_S = 86400.0
 
 
-def provider(settings: Settings, environ: Mapping[str, str], context: ssl.SSLContext) -> Provider:
+def http_proxy(settings: Settings, environ: Mapping[str, str]) -> HttpProxy | None:
+    """The HTTP proxy on the way to Pleo, if there is one.
+
+    :raises ConfigurationError: its credentials are not where the settings say.
+    """
+    pleo = settings.pleo
+    if pleo.http_proxy is None:
+        return None
+    credentials = None
+    if pleo.http_proxy_credentials is not None:
+        credentials = resolve(pleo.http_proxy_credentials, environ, item="pleo.http_proxy_credentials")
+    at = origin_of(pleo.http_proxy)
+    return HttpProxy(at.host, at.port, credentials)
+
+
+def provider(
+    settings: Settings, environ: Mapping[str, str], context: ssl.SSLContext, through: HttpProxy | None
+) -> Provider:
     """The client of the token endpoint.
 
     :raises ConfigurationError: the client secret is not where the settings say.
@@ -44,10 +62,11 @@ def provider(settings: Settings, environ: Mapping[str, str], context: ssl.SSLCon
         ssl_context=context,
         connect_s=settings.limits.upstream_connect_s,
         timeout_s=settings.refresh.timeout_s,
+        http_proxy=through,
     )
 
 
-def upstream(settings: Settings, context: ssl.SSLContext, emit: Emit) -> Upstream:
+def upstream(settings: Settings, context: ssl.SSLContext, through: HttpProxy | None, emit: Emit) -> Upstream:
     """The engine that speaks to the API."""
     api, limits = settings.api_origin, settings.limits
     return Upstream(
@@ -57,6 +76,7 @@ def upstream(settings: Settings, context: ssl.SSLContext, emit: Emit) -> Upstrea
         idle_s=limits.idle_s,
         total_s=limits.upstream_total_s,
         head_bytes=limits.head_bytes,
+        http_proxy=through,
         emit=emit,
     )
 

@@ -267,7 +267,11 @@ class Clock:
 
 @asynccontextmanager
 async def stage(
-    folder: Path, *, limits: Mapping[str, float] | None = None, **refresh: float
+    folder: Path,
+    *,
+    limits: Mapping[str, float] | None = None,
+    pleo: Mapping[str, str] | None = None,
+    **refresh: float,
 ) -> AsyncIterator[Stage]:
     """A stage whose proxy takes ``[refresh]`` settings from the keywords."""
     up, auth = await _Server().start(), await _Server().start()
@@ -282,6 +286,7 @@ async def stage(
                 "api_url": up.url,
                 "authorize_url": f"{auth.url}/authorize",
                 "token_url": f"{auth.url}/token",
+                **(pleo or {}),
             },
             "store": {"url": f"sqlite://{folder}/proxy.db", "state_dir": str(folder)},
             "admin": {"token": "admin"},

@@ -300,6 +300,28 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
             "none of the three URLs is https",
             id="ca-without-tls",
         ),
+        pytest.param(
+            IDENTITY + 'http_proxy = "http://u:p@proxy.test:3128"',
+            'pleo.http_proxy = "http://…@proxy.test:3128": must hold no user name or password',
+            id="http-proxy-with-credentials",
+        ),
+        pytest.param(
+            IDENTITY + 'http_proxy = "proxy.test:3128"', "http or https URL", id="http-proxy-no-scheme"
+        ),
+        pytest.param(IDENTITY + 'http_proxy = "https://p.test:1"', "http://HOST:PORT", id="http-proxy-tls"),
+        pytest.param(IDENTITY + 'http_proxy = "http://p.test"', "http://HOST:PORT", id="http-proxy-no-port"),
+        pytest.param(IDENTITY + 'http_proxy = "http://p.test:1/"', "http://HOST:PORT", id="http-proxy-path"),
+        pytest.param(
+            re.sub(r"https://(api|auth)\.test", "http://localhost", CUSTOM)
+            + 'http_proxy = "http://p.test:3128"',
+            "tokens would cross the network in clear",
+            id="http-proxy-for-plain-http",
+        ),
+        pytest.param(
+            IDENTITY + 'http_proxy_credentials = { env = "P" }',
+            "has no effect without pleo.http_proxy",
+            id="http-proxy-credentials-alone",
+        ),
         pytest.param('[store]\nurl = "postgresql://h/d"', "PostgreSQL is not available", id="postgres"),
         pytest.param('[store]\nurl = "sqlite::memory:"', "would lose every authorisation", id="memory"),
         pytest.param('[store]\nurl = "sqlite://host/x.db"', "must name a file", id="sqlite-host"),
@@ -569,6 +591,16 @@ def test_secrets_are_needed_only_when_asked_for(tmp_path: Path) -> None:
     load(path, {"S": "x"}, check_references=True)
     with pytest.raises(ConfigurationError, match="the variable S is not set"):
         load(path, {}, check_references=True)
+
+
+def test_an_http_proxy_may_be_on_this_machine_for_plain_http(tmp_path: Path) -> None:
+    """What does not leave the machine needs no TLS, with a proxy or without; credentials are secret."""
+    local = re.sub(r"https://(api|auth)\.test", "http://localhost", CUSTOM)
+    pair = 'http_proxy = "http://127.0.0.1:3128"\nhttp_proxy_credentials = "user:pass-word"'
+    for text in (local, CUSTOM, IDENTITY):
+        found = settings(tmp_path, text + pair).pleo
+        assert found.http_proxy == "http://127.0.0.1:3128"
+        assert "pass-word" not in repr(found)
 
 
 def test_a_missing_ca_file_is_a_mistake(tmp_path: Path) -> None:

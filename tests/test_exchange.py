@@ -412,6 +412,19 @@ async def test_redirects_are_not_followed_and_point_at_the_proxy(theatre: Stage)
     )
 
 
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable"])
+async def test_throttling_passes_untouched(theatre: Stage, status: bytes) -> None:
+    """Pleo's word for "slow down" is the caller's to obey: it is neither hidden nor repeated."""
+    fields = b"Retry-After: 7\r\nX-RateLimit-Remaining: 0\r\n"
+    await theatre.play(
+        caller >> asked(),
+        upstream << sent(theatre, b"at-1"),
+        upstream >> http(status, b"{}", fields),
+        caller << answered(status, b"{}", fields),
+    )
+    assert finished(theatre).upstream_status == int(status[:3])
+
+
 async def test_head_and_bodiless_answers_keep_the_connection(theatre: Stage) -> None:
     """HEAD, 204 and 304 have no body whatever their fields say, and the connection goes on."""
     await theatre.play(caller >> asked(method=b"HEAD"), upstream << sent(theatre, b"at-1", method=b"HEAD"))

@@ -118,6 +118,26 @@ def test_requests_are_counted_by_tenant_and_outcome() -> None:
     assert found["pleo_proxy_requests_retried_total{}"] == 2
 
 
+def test_answers_of_pleo_are_counted_by_class_and_throttling_by_status() -> None:
+    """Every class is there from the start; a request without an answer of Pleo counts in none."""
+    metrics = Metrics()
+    for status in (200, 204, 302, 429, 429, 404, 503, 500, 600):
+        metrics(replace(FINISHED, upstream_status=status))
+    metrics(replace(FINISHED, upstream_status=None, outcome="upstream-unreachable", status=502))
+    found = samples(metrics)
+    counted = {key: value for key, value in found.items() if key.startswith("pleo_proxy_upstream_responses")}
+    assert counted == {
+        "pleo_proxy_upstream_responses_total{status_class=2xx}": 2,
+        "pleo_proxy_upstream_responses_total{status_class=3xx}": 1,
+        "pleo_proxy_upstream_responses_total{status_class=4xx}": 3,
+        "pleo_proxy_upstream_responses_total{status_class=5xx}": 2,
+        "pleo_proxy_upstream_responses_total{status_class=other}": 1,
+    }
+    assert found["pleo_proxy_upstream_throttled_total{status=429}"] == 2
+    assert found["pleo_proxy_upstream_throttled_total{status=503}"] == 1
+    assert samples(Metrics())["pleo_proxy_upstream_throttled_total{status=503}"] == 0
+
+
 def test_refreshes_are_counted_by_outcome() -> None:
     """Each outcome has a series from the start, so that a rate over it is never absent."""
     metrics = Metrics()

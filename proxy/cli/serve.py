@@ -16,6 +16,7 @@ import click
 import uvloop
 
 from proxy import app, config, workers
+from proxy.cli.allocation import keep_large_blocks
 from proxy.cli.ending import exit_code_of
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
@@ -32,6 +33,7 @@ def serve(config_path: Path | None) -> None:
     """Run the proxy until SIGTERM or SIGINT, then drain."""
     settings = load_settings(config_path, check_references=True)
     if settings.listen.workers == 1:
+        keep_large_blocks()
         uvloop.run(_serve(settings))
     else:
         sys.exit(asyncio.run(_supervise(settings, config_path)))
@@ -64,6 +66,7 @@ def _work(number: int, ready: Connection, config_path: Path | None, counts: Path
 
     def run() -> None:
         settings = load_settings(config_path, check_references=True)
+        keep_large_blocks()
         uvloop.run(_serve_with_others(settings, number, ready, counts))
 
     sys.exit(exit_code_of(run))

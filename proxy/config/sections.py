@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from proxy.config.secret_refs import FileRef, GeneratedSecret, SecretSetting
+from proxy.config.secret_refs import FileRef, GeneratedSecret, SecretRef, SecretSetting
 from proxy.config.values import (
     Address,
     Addresses,
@@ -29,12 +29,15 @@ from proxy.config.values import (
     Endpoint,
     FilePath,
     HostNames,
+    HttpProxyUrl,
     Kind,
     OneAddress,
     Rule,
     Scopes,
     Text,
     WebUrl,
+    is_loopback,
+    origin_of,
 )
 from proxy.model import Level
 
@@ -190,6 +193,14 @@ class Pleo(Section):
         default=None,
         description="Custom only: a PEM file of CA certificates to trust for the three, beside the system's.",
     )
+    http_proxy: HttpProxyUrl | None = Field(
+        default=None,
+        description="The HTTP proxy through which Pleo is reached, where the network has one. It is asked "
+        "for tunnels (CONNECT) and sees host and port only.",
+    )
+    http_proxy_credentials: Annotated[SecretSetting | None, Kind("secret", secret=True)] = Field(
+        default=None, description="`user:password` for it, sent as Basic authentication."
+    )
 
     @field_validator("api_url", "authorize_url", "token_url")
     @classmethod
@@ -214,6 +225,25 @@ class Pleo(Section):
         if info.context is not None and not ca_file.is_file():
             raise Rule("there is no such file; create it, or correct the path")
         return ca_file
+
+    @field_validator("http_proxy")
+    @classmethod
+    def _tokens_stay_encrypted(cls, http_proxy: str | None, info: ValidationInfo) -> str | None:
+        urls: Iterable[str | None] = [info.data.get(key) for key in ("api_url", "token_url")]
+        is_plain = any(url is not None and url.startswith("http:") for url in urls)
+        if http_proxy is not None and is_plain and not is_loopback(origin_of(http_proxy).host):
+            raise Rule(
+                "must be on this machine, since tokens would cross the network in clear to pleo.api_url or "
+                "pleo.token_url, which are plain http; remove it, or use https there"
+            )
+        return http_proxy
+
+    @field_validator("http_proxy_credentials")
+    @classmethod
+    def _credentials_have_effect(cls, given: SecretRef | None, info: ValidationInfo) -> SecretRef | None:
+        if given is not None and info.data.get("http_proxy", "wrong") is None:
+            raise Rule("has no effect without pleo.http_proxy; remove it, or set that")
+        return given
 
 
 def _parse_store_url(value: str) -> str:

@@ -169,6 +169,16 @@ def parse_base(value: str) -> str:
     return value
 
 
+def parse_http_proxy(value: str) -> str:
+    """``http://HOST:PORT`` of an HTTP proxy on the way out; else raises :class:`Rule`."""
+    if value.partition("://")[2].rpartition("@")[1]:
+        raise Rule("must hold no user name or password; give them as pleo.http_proxy_credentials")
+    parts = _split(value)
+    if parts.scheme != "http" or parts.port is None or parts.path or "?" in value or "#" in value:
+        raise Rule("must be http://HOST:PORT and no more; write for example http://proxy.internal:3128")
+    return value
+
+
 def origin_of(url: str) -> Origin:
     """Scheme, host and port of a URL that passed :func:`parse_endpoint`."""
     parts = urlsplit(url)
@@ -228,6 +238,7 @@ FilePath = Annotated[Path, PlainValidator(_parse_path), Kind("path")]
 WebUrl = Annotated[str, AfterValidator(parse_web_url), Kind("URL")]
 Endpoint = Annotated[str, AfterValidator(parse_endpoint), Kind("URL")]
 BaseUrl = Annotated[str, AfterValidator(parse_base), Kind("URL without path")]
+HttpProxyUrl = Annotated[str, AfterValidator(parse_http_proxy), Kind("http://HOST:PORT")]
 OneAddress = Annotated[Address, PlainValidator(parse_address), Kind("HOST:PORT")]
 Addresses = Annotated[
     tuple[OneAddress, ...],

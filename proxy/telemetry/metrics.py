@@ -27,6 +27,8 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 _REQUESTS = "pleo_proxy_requests"
 _RETRIED = "pleo_proxy_requests_retried"
 _REFRESHES = "pleo_proxy_refreshes"
+_RESPONSES = "pleo_proxy_upstream_responses"
+_THROTTLED = "pleo_proxy_upstream_throttled"
 _SECONDS = "pleo_proxy_request_duration_seconds"
 _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
 _UNDER_WAY = "pleo_proxy_under_way"
@@ -38,11 +40,16 @@ _COUNTERS = {
     ),
     _RETRIED: ("Requests that were sent a second time after a 401.", ()),
     _REFRESHES: ("Token refreshes by outcome.", ("outcome",)),
+    _RESPONSES: ("Answers of Pleo that were passed on, by class of status.", ("status_class",)),
+    _THROTTLED: ("Those with which Pleo asks for fewer requests, by status.", ("status",)),
 }
 _HISTOGRAMS = {
     _SECONDS: ("From a request's head to the end of its answer.", ("tenant",)),
     _UPSTREAM_SECONDS: ("From sending a request to Pleo to the head of the answer passed on.", ()),
 }
+
+THROTTLING = (429, 503)
+"""Statuses that usually come with ``Retry-After``."""
 
 Gauges = Callable[[], Mapping[str, float]]
 
@@ -82,6 +89,10 @@ class Metrics:
         self._retried = self._tally.index(_RETRIED)
         for outcome in Outcome:
             self._tally.index(_REFRESHES, outcome.value)
+        self._responses = {
+            status: self._tally.index(_RESPONSES, f"{status // 100}xx") for status in range(200, 600)
+        }
+        self._throttled = {status: self._tally.index(_THROTTLED, str(status)) for status in THROTTLING}
 
     def watch(self, grants: Gauges, under_way: Gauges) -> None:
         """Add what is read at each scrape."""
@@ -128,6 +139,16 @@ class Metrics:
             self._upstream_seconds.observe(fact.upstream_ms / 1000)
         if fact.retried:
             self._tally.add(self._retried)
+        if fact.upstream_status is not None:
+            self._count_response(fact.upstream_status)
+
+    def _count_response(self, status: int) -> None:
+        index = self._responses.get(status)
+        if index is None:  # none that HTTP knows of (RFC 9110 section 15), and passed on all the same
+            index = self._tally.index(_RESPONSES, "other")
+        self._tally.add(index)
+        if status in self._throttled:
+            self._tally.add(self._throttled[status])
 
     def _add(self, *key: str) -> None:
         self._tally.add(self._tally.index(*key))

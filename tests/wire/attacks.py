@@ -430,7 +430,7 @@ _FIELDS: dict[str, Attack] = {
         get(
             LINE,
             HOST,
-            b"Connection: keep-alive, Authorization, Host, Via, X-A, Content-Length, Transfer-Encoding, Upgrade",
+            b"Connection: keep-alive, Authorization, Host, Via, X-A, Content-Length, Upgrade",
             b"X-A: 1",
             b"Keep-Alive: timeout=9",
             b"X-B: 2",

@@ -15,6 +15,7 @@ Field = tuple[bytes, bytes]
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(1\.[01])")
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*)")
+_ANY_REASON = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9][0-9])(?: ([^\r\n]*))?")
 _FIELD = re.compile(
     rb"("
     + _TOKEN
@@ -55,8 +56,10 @@ class Message:
 class Reader:
     """Makes messages of bytes that come in pieces of any size."""
 
-    def __init__(self, kind: Literal["request", "answer"]) -> None:
+    def __init__(self, kind: Literal["request", "answer"], *, lenient: bool = False) -> None:
+        """``lenient``: as a recipient may be by the RFC (sections 2.2 and 6.3)."""
         self._kind = kind
+        self._lenient = lenient
         self._data = bytearray()
         self._searched = 0
         self._pieces: list[bytes] = []
@@ -125,6 +128,9 @@ class Reader:
         return self._take(end + 2)[:-2]
 
     def _read_head(self) -> bool:
+        if self._lenient:
+            while self._data.startswith((b"\r", b"\n")):
+                del self._data[:1]
         end = self._data.find(b"\r\n\r\n", max(0, self._searched - 3))
         if end < 0:
             self._searched = len(self._data)
@@ -134,6 +140,8 @@ class Reader:
         head = self._take(end + 4)
         first, *lines = head[:-4].split(b"\r\n")
         pattern = _REQUEST_LINE if self._kind == "request" else _STATUS_LINE
+        if self._lenient and self._kind == "answer":
+            pattern = _ANY_REASON
         parts = pattern.fullmatch(first)
         if parts is None:
             raise Malformed(f"start line {first[:200]!r}")
@@ -144,16 +152,20 @@ class Reader:
 
     def _frame(self, message: Message) -> None:
         """Find out where the body ends (RFC 9112 section 6.3)."""
-        length = _checked_framing(message)
-        message.chunked = bool(message.values(b"transfer-encoding"))
         if self._kind == "request":
             if len(message.values(b"host")) != 1 and message.first[2] == b"1.1":
                 raise Malformed(f"no Host or several: {message.head!r}")
-            has_body = message.chunked or bool(length)
+            may_have_body = True
         else:
             is_head = message.status >= 200 and bool(self.bodiless) and self.bodiless.pop(0)
-            has_body = not is_head and message.status >= 200 and message.status not in (204, 304)
-        if not has_body or length == 0:
+            may_have_body = not is_head and message.status >= 200 and message.status not in (204, 304)
+        if not may_have_body:
+            # Whatever the fields say (rule 1).
+            self._finish()
+            return
+        length = _checked_framing(message)
+        message.chunked = bool(message.values(b"transfer-encoding"))
+        if length == 0 or (length is None and not message.chunked and self._kind == "request"):
             self._finish()
         elif message.chunked:
             self._state = "size"

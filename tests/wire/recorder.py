@@ -7,6 +7,8 @@ credential than ours, are kept as findings.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Self, cast
@@ -136,4 +138,6 @@ class RecorderConnection(asyncio.Protocol):
             self.transport.close()
         elif reply.end == "reset":
             self._ended = True
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -94,7 +95,7 @@ def wrongs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str
 def test_an_attack_is_refused_or_harmless(
     wrongs: Callable[[str], dict[str, str]], name: str, way: str
 ) -> None:
-    """Nothing hidden arrives as a request of its own, nor does a second credential; the next caller is safe."""
+    """Nothing hidden arrives as a request of its own, nor a second credential; the next caller is safe."""
     wrong = wrongs(way)[name]
     assert not wrong, wrong
 
