@@ -9,12 +9,14 @@ in the absence of a loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -28,7 +30,7 @@ from proxy.errors import (
     Refusal,
     TargetRefused,
 )
-from proxy.headers import Headers
+from proxy.headers import Fields, Headers
 from proxy.intake import CallerBody
 from proxy.model import Emit, Origin, RequestCrashed, RequestFinished, innermost_place
 from proxy.replay import ReplayBody
@@ -38,6 +40,8 @@ from proxy.tokens import AccessToken, Tokens
 from proxy.upstream import Answer, BrokenOff, Upstream
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")
+_RUN = secrets.token_hex(10)
+_numbers = itertools.count()
 CALLER_LEFT = 499
 """Status in the log for a caller that left before an answer began (nginx's convention)."""
 
@@ -54,8 +58,7 @@ class Limits:
     idle_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
+class _Outgoing(NamedTuple):
     """The request as Pleo gets it, less the credential."""
 
     method: bytes
@@ -141,7 +144,7 @@ class Exchange:
 
     async def _answer(self, request: web.BaseRequest, record: _Record) -> CallerResponse:
         # Accept: what is asked for, and does it mean one thing only?
-        fields = request.raw_headers
+        fields = Fields(request.raw_headers)
         guard.check_framing(
             request.version,
             transfer_encoding=request.headers.get("Transfer-Encoding"),
@@ -268,7 +271,7 @@ class Exchange:
 
     def refuse_malformed(self, request: web.BaseRequest, refusal: Refusal) -> CallerResponse:
         """The answer to what is no request: nothing of it can be relied on, so the connection ends."""
-        record = _Record(secrets.token_hex(16), perf_counter())
+        record = _Record(_new_request_id(), perf_counter())
         response = self._refusal(refusal, record, close=True)
         self.emit(self._finished(request, record))
         return response
@@ -322,10 +325,15 @@ class Exchange:
 
 def _request_id(request: web.BaseRequest) -> str:
     """The caller's ``X-Request-Id`` if it is harmless in a log and a header, else a new one."""
-    given = headers.values(request.raw_headers, headers.REQUEST_ID)
+    given = [value for name, value in request.raw_headers if name.lower() == headers.REQUEST_ID]
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
-    return secrets.token_hex(16)
+    return _new_request_id()
+
+
+def _new_request_id() -> str:
+    """Unique among all processes and runs; not a secret, so a number counts up in it."""
+    return f"{_RUN}{next(_numbers):012x}"
 
 
 def _say_continue(request: web.BaseRequest) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from proxy import headers
 from proxy.errors import BrowserRefused, HostRefused, TargetRefused
@@ -44,9 +45,7 @@ def check_framing(
     elif content_length is None:
         if has_body:  # what CONNECT is followed by
             raise TargetRefused("the method CONNECT is not served")
-    elif (
-        not _LENGTH.fullmatch(content_length) or (int(content_length) > 0) != has_body
-    ):
+    elif not _LENGTH.fullmatch(content_length) or (int(content_length) > 0) != has_body:
         raise TargetRefused("the Content-Length is not a length that a body can have")
 
 
@@ -62,16 +61,16 @@ def authority_of(fields: Sequence[Field], target: Target, *, http_1_1: bool) -> 
     if host is None and http_1_1:
         raise TargetRefused("the Host header is missing; HTTP/1.1 requires one")
     authority = target.authority if target.authority is not None else host
-    if authority is not None and not _AUTHORITY.fullmatch(authority):
+    if authority is not None and _host_of(authority) is None:
         raise TargetRefused("the Host header is not a host name or address with an optional port")
     return authority
 
 
 def host_name(authority: str) -> str:
     """Host without port and brackets, in lower case, without a dot at its end."""
-    match = _AUTHORITY.fullmatch(authority)
-    assert match is not None, "authority_of has checked it"
-    return match[1].strip("[]").lower().rstrip(".")
+    host = _host_of(authority)
+    assert host is not None, "authority_of has checked it"
+    return host
 
 
 def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
@@ -101,6 +100,14 @@ def check_browser(fields: Sequence[Field], authority: str | None) -> None:
             raise BrowserRefused("Origin says that a page of another site sent this request")
 
 
+# Callers send few different hosts, and each in every request.
+@lru_cache(maxsize=1024)
+def _host_of(authority: str) -> str | None:
+    match = _AUTHORITY.fullmatch(authority)
+    return None if match is None else match[1].strip("[]").lower().rstrip(".")
+
+
+@lru_cache(maxsize=1024)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

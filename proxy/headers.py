@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from proxy.errors import TargetRefused, UpstreamUnreachable
 from proxy.model import Origin, Secret
@@ -109,7 +109,7 @@ def for_upstream(
     kept: Headers = [(b"Host", host)]  # first, as RFC 9110 section 7.2 asks
     named: set[bytes] = set()
     for field in fields:
-        kind = _kind(field[0])
+        kind = _kinds.get(field[0]) or _kind(field[0])
         if kind is _Kind.END_TO_END or kind is _Kind.VIA or kind is _Kind.REFERENCE:
             kept.append(field)
         elif kind is _Kind.CONNECTION:
@@ -142,8 +142,10 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
     named: set[bytes] = set()
     coded = False
     for field in fields:
-        kind = _kind(field[0])
-        if kind is _Kind.CONNECTION:
+        kind = _kinds.get(field[0]) or _kind(field[0])
+        if kind is _Kind.END_TO_END:
+            kept.append(field)
+        elif kind is _Kind.CONNECTION:
             named |= _connection_options(field[1])
         elif kind is _Kind.REFERENCE:
             kept.append((field[0], _repoint(field[1], upstream, base_url.encode())))
@@ -214,16 +216,38 @@ def passed_here_before(fields: Iterable[Field]) -> bool:
     """Whether a ``Via`` already names this proxy: the request came round in a loop."""
     return any(
         PSEUDONYM in (part.split()[1:2] or [b""])
-        for name, value in fields
-        if _kind(name) is _Kind.VIA
+        for value in values(fields, b"via")
         for part in value.split(b",")
     )
 
 
+class Fields(tuple[Field, ...]):  # noqa: SLOT001 - what is found at the first question is kept in it
+    """A header section that is asked for many fields: it is gone through once, at the first question."""
+
+    @cached_property
+    def by_name(self) -> dict[bytes, list[bytes]]:
+        """Values by the field's name in lower case, in order, without white space around them."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self:
+            lower = _lower_names.get(name) or _lower(name)
+            found.setdefault(lower, []).append(value.strip())
+        return found
+
+
+_lower_names: dict[bytes, bytes] = {}
+
+
+def _lower(name: bytes) -> bytes:
+    lower = name.lower()
+    if len(_lower_names) < _KINDS_MOST:
+        _lower_names[name] = lower
+    return lower
+
+
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     """All values of the field ``name`` (given in lower case), in order, without white space around them."""
-    size = len(name)
-    return [value.strip() for key, value in fields if len(key) == size and key.lower() == name]
+    section = fields if isinstance(fields, Fields) else Fields(fields)
+    return section.by_name.get(name, [])
 
 
 def single(fields: Iterable[Field], name: bytes) -> str | None:

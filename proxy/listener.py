@@ -105,10 +105,7 @@ class Connection(RequestHandler):
 
     def _look_at_end(self, body: StreamReader | None) -> None:
         self.ends_plainly = (
-            body is not None
-            and body.is_eof()
-            and self._last_bytes == _CHUNKS_END
-            and not self._messages
+            body is not None and body.is_eof() and self._last_bytes == _CHUNKS_END and not self._messages
         )
 
     def head_complete(self, body: StreamReader | None = None) -> None:

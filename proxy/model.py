@@ -202,9 +202,12 @@ class Flow:
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fact:
-    """Something that happened, past tense. Layers emit facts; :mod:`proxy.telemetry` shows them."""
+    """Something that happened, past tense. Layers emit facts; :mod:`proxy.telemetry` shows them.
+
+    Nobody changes a fact; it is not frozen, because making a frozen one costs each request microseconds.
+    """
 
     event: ClassVar[str]
     level: ClassVar[Level] = "info"
@@ -213,7 +216,7 @@ class Fact:
 Emit = Callable[[Fact], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestFinished(Fact):
     """A caller's request ended, however it ended. ``path`` is without the query, which may be private."""
 
@@ -239,7 +242,7 @@ class RequestFinished(Fact):
     caller: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CircuitOpened(Fact):
     """Request after request to the upstream got no answer, so for a while none is sent."""
 
@@ -254,7 +257,7 @@ class CircuitOpened(Fact):
     """When one request is sent to see how things are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CircuitClosed(Fact):
     """The upstream answers again, and requests go to it."""
 
@@ -263,7 +266,7 @@ class CircuitClosed(Fact):
     down_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestCrashed(Fact):
     """A defect of the proxy met by a request; the caller got 500. ``error`` is the exception's type."""
 
@@ -275,7 +278,7 @@ class RequestCrashed(Fact):
     """Innermost file and line of the project; never the exception's text, which may hold anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TaskCrashed(Fact):
     """A defect of the proxy met by one of its own tasks. ``error`` is the exception's type."""
 
@@ -286,7 +289,7 @@ class TaskCrashed(Fact):
     where: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RefreshStarted(Fact):
     """A refresh request is about to be sent."""
 
@@ -299,7 +302,7 @@ class RefreshStarted(Fact):
     """Short keyed hash of the refresh token used, by which a chain of rotations can be followed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refreshed(Fact):
     """A new pair is saved and in use."""
 
@@ -314,7 +317,7 @@ class Refreshed(Fact):
     """What was missing from the answer: ``expires_in``, ``refresh_token``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RefreshFailed(Fact):
     """A refresh brought no new pair; ``outcome`` says whose fault it was and what follows."""
 
@@ -329,7 +332,7 @@ class RefreshFailed(Fact):
     retry_in_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GrantConnected(Fact):
     """A person consented and the pair is stored."""
 
@@ -340,7 +343,7 @@ class GrantConnected(Fact):
     scopes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConsentFailed(Fact):
     """A consent flow ended without a grant; nothing that was connected before has changed."""
 
@@ -352,7 +355,7 @@ class ConsentFailed(Fact):
     """Pleo's error code where there was a known one, or the kind of failure."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ScopesMissing(Fact):
     """A person consented to less than was asked for; calls that need the rest will get 403 from Pleo."""
 
@@ -362,7 +365,7 @@ class ScopesMissing(Fact):
     scopes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GrantNeedsReauth(Fact):
     """The grant is dead; its tokens are erased; calls are refused until someone reconnects it."""
 
@@ -374,7 +377,7 @@ class GrantNeedsReauth(Fact):
     """The provider's error code, or ``lost_answer`` where an earlier answer never arrived."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GrantRevoked(Fact):
     """A request that Pleo accepted revoked every token of the tenant."""
 
@@ -384,7 +387,7 @@ class GrantRevoked(Fact):
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SealedValueFailed(Fact):
     """A stored secret did not open: the wrong key ring, a moved row, or a damaged database."""
 
@@ -395,7 +398,7 @@ class SealedValueFailed(Fact):
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoreFailed(Fact):
     """The store did not carry out an operation; ``error`` is the proxy's own word for the kind of failure."""
 
@@ -405,7 +408,7 @@ class StoreFailed(Fact):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoreRecovered(Fact):
     """The store works again after it failed."""
 
@@ -413,7 +416,7 @@ class StoreRecovered(Fact):
     down_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LinkCreated(Fact):
     """A one-time connect link was made on the admin listener. The link itself is a secret."""
 
@@ -422,7 +425,7 @@ class LinkCreated(Fact):
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LinkOpened(Fact):
     """A browser opened a connect link and was sent on to Pleo."""
 
@@ -430,7 +433,7 @@ class LinkOpened(Fact):
     tenant: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TenantsLoaded(Fact):
     """The tenants in force were read from the store, at start or after a change."""
 
@@ -441,7 +444,7 @@ class TenantsLoaded(Fact):
     removed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProxyStarted(Fact):
     """Both listeners accept connections."""
 
@@ -453,7 +456,7 @@ class ProxyStarted(Fact):
     tenants: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerStarted(Fact):
     """One of several worker processes serves."""
 
@@ -462,7 +465,7 @@ class WorkerStarted(Fact):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerDied(Fact):
     """A worker process ended unasked; its callers' connections are cut, and another takes its place."""
 
@@ -474,7 +477,7 @@ class WorkerDied(Fact):
     restart_in_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProxyDraining(Fact):
     """A stop was asked for: no new connections; what is under way is finished, bounded by ``drain_s``."""
 
@@ -484,7 +487,7 @@ class ProxyDraining(Fact):
     drain_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ProxyStopped(Fact):
     """The last event of a run; ``requests_cut`` counts what the drain time did not suffice for."""
 

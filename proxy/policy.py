@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from proxy.errors import PolicyRefused
 from proxy.model import Preset, Tenant
@@ -74,15 +75,26 @@ def check(tenant: Tenant, method: str, decoded_path: str) -> None:
     :param decoded_path: the percent-decoded path that Pleo would get, without query.
     :raises PolicyRefused: the endpoint is blocked, or the tenant's preset does not allow it.
     """
+    judge = _fault if len(decoded_path) <= _REMEMBERED_LENGTH else _fault.__wrapped__
+    fault = judge(tenant.preset, method, decoded_path)
+    if fault is not None:
+        raise PolicyRefused(f"{method} {decoded_path} is {fault}", tenant=tenant.name)
+
+
+_REMEMBERED_LENGTH = 256
+"""Tools ask for the same few paths again and again; longer ones would make the memory of them large."""
+
+
+@lru_cache(maxsize=4096)
+def _fault(preset: Preset, method: str, decoded_path: str) -> str | None:
     judged = method.upper()  # methods are case-sensitive (RFC 9110 section 9.1), and not every server knows
     for path in _readings(decoded_path):
         for rule, why in BLOCKED:
             if rule.matches(judged, path):
-                raise PolicyRefused(f"{method} {decoded_path} is blocked: {why}", tenant=tenant.name)
-        if not any(rule.matches(judged, path) for rule in PRESETS[tenant.preset]):
-            raise PolicyRefused(
-                f"{method} {decoded_path} is outside the preset {tenant.preset.value!r}", tenant=tenant.name
-            )
+                return f"blocked: {why}"
+        if not any(rule.matches(judged, path) for rule in PRESETS[preset]):
+            return f"outside the preset {preset.value!r}"
+    return None
 
 
 def _readings(decoded_path: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 
 from aiohttp import ClientConnectionResetError, web
@@ -125,17 +126,12 @@ class CallerResponse(web.StreamResponse):
             else:
                 self._close = True  # the end of the connection ends the body
         self._close |= not request.keep_alive
-        line = b"HTTP/1.1 %d %b\r\n" % (status, _REASON_UNSAFE.sub(b"", reason) or _usual_reason(status))
-        parts = [line]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(framing)
         if self._close:
-            parts.append(b"Connection: close\r\n")
+            framing += b"Connection: close\r\n"
         elif not http_1_1:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            framing += b"Connection: keep-alive\r\n"
+        fields = b"\r\n".join([name + b": " + value for name, value in headers])
+        return b"%b%b\r\n%b\r\n" % (_status_line(status, reason), fields, framing)
 
     def _framed(self, chunk: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunks else chunk
@@ -159,6 +155,11 @@ def _reset(transport: asyncio.Transport) -> None:
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+@lru_cache(maxsize=1024)
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASON_UNSAFE.sub(b"", reason) or _usual_reason(status))
 
 
 def _usual_reason(status: int) -> bytes:

@@ -7,7 +7,7 @@ refused, because the policy decision and Pleo's routing must be about the same p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import TargetRefused, TargetTooLong
@@ -26,8 +26,7 @@ _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
 """What a decoded path must not have, because a server on the way could read it as another path."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """An origin-form target (RFC 9112 section 3.2.1), its bytes kept."""
 
     path: bytes
@@ -73,6 +72,8 @@ def parse(raw: bytes, *, max_bytes: int) -> Target:
         authority, raw = absolute[1].decode("latin-1"), absolute[2] or b"/"
         if not raw.startswith(b"/"):
             raw = b"/" + raw
+    if _PLAIN.fullmatch(raw):  # as nearly all are
+        return Target(raw, None, raw.decode("ascii"), authority)
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
         raise TargetRefused("the request target has a character that must be percent-encoded (RFC 3986)")
     path, mark, query = raw.partition(b"?")

@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from proxy import headers
 from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
@@ -157,8 +158,7 @@ def _unique(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """The tenant of a request, and the request's target as Pleo gets it."""
 
     tenant: Tenant
@@ -191,25 +191,32 @@ class Directory:
         :raises TenantDisabled: the operator switched the tenant off.
         """
         by_path = self.tenants.get(target.first_segment)
-        claims = [
-            ("path prefix", by_path),
-            ("host", self._hosts.get(host)),
-            ("X-Pleo-Tenant", self._by_header(fields)),
-            *(("legacy key", tenant) for tenant in self._by_legacy_keys(fields)),
-            ("caller network", self._by_network(caller)),
-        ]
-        found = [(how, tenant) for how, tenant in claims if tenant is not None]
+        found = set() if by_path is None else {by_path.name}
+        others = self._other_claims(fields, host, caller)
+        found.update(tenant.name for _, tenant in others)
         if not found:
             raise TenantUnknown(_what_was_tried(target, host, caller, fields))
-        tenant = found[0][1]
-        if any(other is not tenant for _, other in found):
-            named = ", ".join(f"{how} says {other.name!r}" for how, other in found)
+        if len(found) > 1:
+            claims = [("path prefix", by_path), *others] if by_path is not None else others
+            named = ", ".join(f"{how} says {other.name!r}" for how, other in claims)
             raise TenantAmbiguous(f"the routes disagree: {named}")
+        tenant = by_path or others[0][1]
         if not tenant.enabled:
             raise TenantDisabled(f"tenant {tenant.name!r} is disabled", tenant=tenant.name)
         if by_path is None:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
+
+    def _other_claims(self, fields: Sequence[Field], host: str, caller: str) -> list[tuple[str, Tenant]]:
+        claims = []
+        if (by_host := self._hosts.get(host)) is not None:
+            claims.append(("host", by_host))
+        if (by_header := self._by_header(fields)) is not None:
+            claims.append(("X-Pleo-Tenant", by_header))
+        claims += [("legacy key", tenant) for tenant in self._by_legacy_keys(fields)]
+        if (by_network := self._by_network(caller)) is not None:
+            claims.append(("caller network", by_network))
+        return claims
 
     def _by_header(self, fields: Sequence[Field]) -> Tenant | None:
         named = headers.single(fields, headers.TENANT)

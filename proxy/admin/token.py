@@ -34,7 +34,7 @@ def generated(state_dir: Path) -> tuple[Callable[[Secret], bool], Secret | None]
             digest = path.read_text("ascii").strip()
             if not re.fullmatch(r"[0-9a-f]{64}", digest):
                 raise OperatorError(
-                    f"admin token file {path}: damaged; remove it, and the next start prints a new admin token"
+                    f"admin token file {path}: damaged; remove it, and the next start prints a new token"
                 )
             return _checker(digest), None
         token = Secret(secrets.token_urlsafe(_TOKEN_BYTES))

@@ -121,7 +121,7 @@ def test_slow_readers_cost_no_memory(tmp_path: Path) -> None:
             log.info(
                 "%d slow readers: %.1f MB more, %.1f MB left the upstream", readers, grown, plenty.given / 1e6
             )
-            # An answer may keep what one read brought beyond the upstream's high-water mark, and as much again
+            # An answer may keep what a read brought beyond the upstream's high-water mark, and as much again
             # on its way to the caller; a proxy that buffers would hold all 64 MiB.
             assert grown < readers * 1.5 + 8
             for _, writer in writers:
