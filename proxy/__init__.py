@@ -43,6 +43,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
 5. doors and sinks
 
+   * ``door``: the listening sockets
    * ``listener``: the accepting side, for callers
    * ``telemetry``: facts as log lines and metrics
    * ``admin``: the operator's listener

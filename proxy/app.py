@@ -20,6 +20,7 @@ from proxy.admin import Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.authorize import Authorize
 from proxy.config import Settings, resolve
+from proxy.door import Door, open_doors
 from proxy.errors import StoreUnavailable
 from proxy.exchange import Exchange
 from proxy.listener import CallerServer
@@ -65,7 +66,7 @@ class App:
         self._emit = emit
         self._clock = clock
         self._stack = stack
-        self._listeners: list[asyncio.Server] = []
+        self._doors: list[Door] = []
         self._store_down_since: float | None = None
         self._ready = False
         self._admin_check: Callable[[Secret], bool] | None = None
@@ -187,23 +188,17 @@ class App:
     async def _listen_to_callers(self) -> None:
         self.server = CallerServer(self.exchange, wiring.accept_limits(self._settings))
         self._stack.callback(self.server.stop_sweeping)
-        loop = asyncio.get_running_loop()
         for address in self._settings.listen.proxy:
             try:
-                listener = await loop.create_server(
-                    self.server,
-                    address.host,
-                    address.port,
-                    backlog=1024,
-                    reuse_port=True if self._worker is not None else None,
+                doors = open_doors(
+                    self.server, address.host, address.port, reuse_port=self._worker is not None
                 )
             except OSError as error:
                 raise wiring.cannot_listen("listen.proxy", address, error) from None
-            self._stack.callback(listener.close)
-            self._listeners.append(listener)
-        self.proxy_addresses = tuple(
-            wiring.shown(socket.getsockname()) for listener in self._listeners for socket in listener.sockets
-        )
+            for door in doors:
+                self._stack.callback(door.close)
+                self._doors.append(door)
+        self.proxy_addresses = tuple(wiring.shown(door.name) for door in self._doors)
 
     # --- run
 
@@ -288,8 +283,8 @@ class App:
         ends = monotonic() + drain_s
         self._emit(ProxyDraining(self.exchange.under_way, self.tokens.refreshes_under_way, drain_s))
         self.exchange.draining = True
-        for listener in self._listeners:
-            listener.close()
+        for door in self._doors:
+            door.close()
         lingers = min(ends, monotonic() + _LAST_REQUEST_S)
         # Polled, since an event would cost every request, and this runs once.
         while (self.exchange.under_way and monotonic() < ends) or (  # noqa: ASYNC110

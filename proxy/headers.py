@@ -268,8 +268,11 @@ _NEVER_NAMED = frozenset(
 )
 
 
-def _connection_options(value: bytes) -> set[bytes]:
-    return {option.strip().lower() for option in value.split(b",")} - _NEVER_NAMED
+@lru_cache(maxsize=256)
+def _connection_options(value: bytes) -> frozenset[bytes]:
+    """Names of fields that must go with their hop; those that never pass anyway need no second look."""
+    options = {option.strip().lower() for option in value.split(b",")}
+    return frozenset(options - _NEVER_NAMED - _HOP_BY_HOP - {b"close"})
 
 
 def _without(headers: Headers, named: set[bytes]) -> Headers:

@@ -102,6 +102,7 @@ class Connection(RequestHandler):
         body = self._messages[-2][1] if len(self._messages) > 1 else self._body
         if body is not None and not body.is_eof():
             body.set_exception(web.RequestPayloadError("malformed"))
+            body.feed_eof()  # else aiohttp would wait for the rest of it after the answer
 
     def _look_at_end(self, body: StreamReader | None) -> None:
         self.ends_plainly = (

@@ -36,7 +36,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("config", "keyring", "store", "provider", "upstream", "replay", "intake", "response", "pairs"),
     ("tenants", "listing", "refresher", "tokens", "authorize"),
     ("exchange",),
-    ("listener", "telemetry", "admin"),
+    ("door", "listener", "telemetry", "admin"),
     ("wiring", "app", "workers"),
     ("cli", "__main__"),
 )

@@ -1,0 +1,100 @@
+"""A listening socket that lets in all callers who wait, at once.
+
+uvloop accepts one connection in each turn of its loop: when hundreds connect together while others are
+served, the last waits for hundreds of turns. Here the queue is emptied whenever the loop comes by. Knows
+nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+_AT_ONCE = 256
+"""Connections accepted in one turn, so that those who are in get their turn too."""
+_BACKLOG = 1024
+_OUT_OF_FILES_PAUSE_S = 0.5
+"""Accepting again at once would only fail again; connections that end give descriptors back."""
+
+
+class Door:
+    """One listening socket; made by :func:`open_doors`."""
+
+    def __init__(self, protocol: Callable[[], asyncio.Protocol], sock: socket.socket) -> None:
+        self._protocol = protocol
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._entering: set[asyncio.Task[object]] = set()
+        self._closed = False
+        self._loop.add_reader(sock.fileno(), self._accept)
+
+    @property
+    def name(self) -> tuple[object, ...]:
+        """The address on which it listens."""
+        address: tuple[object, ...] = self._socket.getsockname()
+        return address
+
+    def close(self) -> None:
+        """Stop listening; connections that were accepted go on."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._loop.remove_reader(self._socket.fileno())
+                self._loop.call_later(_OUT_OF_FILES_PAUSE_S, self._listen_again)
+                return
+            connection.setblocking(False)
+            entering = self._loop.create_task(self._enter(connection))
+            self._entering.add(entering)
+            entering.add_done_callback(self._entering.discard)
+
+    async def _enter(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:  # the caller has left already
+            connection.close()
+
+    def _listen_again(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._socket.fileno(), self._accept)
+
+
+def open_doors(
+    protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, reuse_port: bool
+) -> list[Door]:
+    """Listen on every address that ``host`` stands for.
+
+    :param reuse_port: several processes share the port, and the kernel spreads callers over them.
+    :raises OSError: one of them cannot be listened on; none is then.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sock = socket.socket(family, kind, proto)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Inherited by what is accepted: an answer's last bytes must not wait for more.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return [Door(protocol, sock) for sock in sockets]
