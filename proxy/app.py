@@ -285,6 +285,7 @@ class App:
         self.exchange.draining = True
         for door in self._doors:
             door.close()
+            await door.all_inside()
         lingers = min(ends, monotonic() + _LAST_REQUEST_S)
         # Polled, since an event would cost every request, and this runs once.
         while (self.exchange.under_way and monotonic() < ends) or (  # noqa: ASYNC110

@@ -42,6 +42,10 @@ class Door:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
 
+    async def all_inside(self) -> None:
+        """Wait until who was accepted has a protocol, which whoever owns the protocols can then end."""
+        await asyncio.gather(*self._entering)
+
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
             try:
