@@ -68,12 +68,20 @@ store, so run them as the proxy's user.
 """
 
 
+HELP_NAMES = cli.context_settings["help_option_names"]
+"""A command remembers these from its first context, so every context in these tests has the program's."""
+
+
 def render_commands() -> str:
     """The whole of ``docs/commands.md``: the help of every command, as wide as a page."""
     parts = [_COMMANDS_HEAD]
     for words, command in all_commands(cli):
         context = click.Context(
-            command, info_name=words, terminal_width=100, max_content_width=100, help_option_names=["--help"]
+            command,
+            info_name=words,
+            terminal_width=100,
+            max_content_width=100,
+            help_option_names=HELP_NAMES,
         )
         parts.append(f"## `{words}`\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
@@ -308,7 +316,7 @@ def parse(arguments: list[str]) -> None:
     for param in command.params:
         if isinstance(param.type, click.Path):
             param.type.exists = False
-    command.make_context(command.name, arguments)
+    command.make_context(command.name, arguments, help_option_names=HELP_NAMES)
 
 
 @pytest.mark.parametrize(
