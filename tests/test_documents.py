@@ -16,10 +16,12 @@ import textwrap
 import tomllib
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -312,11 +314,11 @@ def parse(arguments: list[str]) -> None:
         word, *arguments = arguments
         assert word in command.commands, word
         command = command.commands[word]
-    # Files need not be there.
-    for param in command.params:
-        if isinstance(param.type, click.Path):
-            param.type.exists = False
-    command.make_context(command.name, arguments, help_option_names=HELP_NAMES)
+    with ExitStack() as stack:
+        for param in command.params:
+            if isinstance(param.type, click.Path):  # files need not be there
+                stack.enter_context(mock.patch.object(param.type, "exists", new=False))
+        command.make_context(command.name, arguments, help_option_names=HELP_NAMES)
 
 
 @pytest.mark.parametrize(
