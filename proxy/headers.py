@@ -250,6 +250,12 @@ def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     return section.by_name.get(name, [])
 
 
+def has(fields: Iterable[Field], name: bytes) -> bool:
+    """Whether there is a field ``name`` (given in lower case), for a section that is asked this only."""
+    size = len(name)
+    return any(len(key) == size and key.lower() == name for key, _ in fields)
+
+
 def single(fields: Iterable[Field], name: bytes) -> str | None:
     """The value of a field that may be sent once at most.
 

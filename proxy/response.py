@@ -18,7 +18,7 @@ from http import HTTPStatus
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractStreamWriter
 
-from proxy.headers import Field, Headers, values
+from proxy.headers import Field, Headers, has
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _REASON_UNSAFE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
@@ -117,7 +117,7 @@ class CallerResponse(web.StreamResponse):
         http_1_1 = request.version >= (1, 1)
         self._bodiless = request.method == "HEAD" or status in (204, 304)
         framing = b""
-        if not self._bodiless and not values(headers, b"content-length"):
+        if not self._bodiless and not has(headers, b"content-length"):
             if self._whole_body is not None:
                 framing = b"Content-Length: %d\r\n" % len(self._whole_body)
             elif http_1_1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +50,12 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch, librar
 def test_glibc_takes_the_values() -> None:
     """The real library has the switch and accepts them."""
     assert keep_large_blocks() is (platform.libc_ver()[0] == "glibc")
+
+
+def test_what_was_made_at_the_start_is_not_collected() -> None:
+    """Objects of the start are set aside, and what comes later is collected less often than by default."""
+    program = (
+        "import gc; from proxy.cli.allocation import spare_the_collector; before = gc.get_threshold()[0]; "
+        "spare_the_collector(); assert gc.get_freeze_count() > 10_000; assert gc.get_threshold()[0] > before"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

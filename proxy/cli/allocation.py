@@ -1,8 +1,9 @@
-"""How the C library hands out memory to a process that serves; nothing else is set up here."""
+"""How memory is handed out and collected in a process that serves; nothing else is set up here."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable
 
 # From glibc's malloc.h.
@@ -26,3 +27,14 @@ def keep_large_blocks() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
+
+
+def spare_the_collector() -> None:
+    """Keep what was made at the start out of garbage collection, and have the rest collected less often.
+
+    Modules and settings are some hundred thousand objects that never go; going through them in search of
+    cycles stopped everything for 30 ms, several times a second under load. Requests leave few cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 50)

@@ -16,7 +16,7 @@ import click
 import uvloop
 
 from proxy import app, config, workers
-from proxy.cli.allocation import keep_large_blocks
+from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
@@ -46,6 +46,7 @@ async def _serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         running = await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack)
         _show_once(running.generated_admin_token)
+        spare_the_collector()
         await stop.wait()
 
 
@@ -81,6 +82,7 @@ async def _serve_with_others(settings: Settings, number: int, ready: Connection,
     async with AsyncExitStack() as stack:
         stack.callback(metrics.close)
         await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack, worker=number)
+        spare_the_collector()
         ready.send(True)
         await stop.wait()
 
