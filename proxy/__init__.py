@@ -6,7 +6,8 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 0. words
 
    * ``errors``: every refusal and every operator's error, by whose fault it is
-   * ``model``: the nouns as frozen values, secrets that never show themselves, and facts
+   * ``model``: the nouns as frozen values, and secrets that never show themselves
+   * ``facts``: what happened, as values that the layers report
 
 1. rules, without I/O or clock
 

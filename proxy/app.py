@@ -23,22 +23,19 @@ from proxy.config import Settings, resolve
 from proxy.door import Door, open_doors
 from proxy.errors import StoreUnavailable
 from proxy.exchange import Exchange
-from proxy.listener import CallerServer
-from proxy.model import (
-    Clock,
+from proxy.facts import (
     Emit,
-    Grant,
     ProxyDraining,
     ProxyStarted,
     ProxyStopped,
-    Secret,
     StoreFailed,
     StoreRecovered,
     TaskCrashed,
-    Tenant,
     TenantsLoaded,
     innermost_place,
 )
+from proxy.listener import CallerServer
+from proxy.model import Clock, Grant, Secret, Tenant
 from proxy.refresher import Refresher
 from proxy.store import ServeLock, Store, open_store
 from proxy.telemetry.metrics import Metrics

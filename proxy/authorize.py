@@ -16,16 +16,18 @@ from typing import Protocol
 
 from proxy import lifecycle, oauth, pairs
 from proxy.errors import ConsentFault, ConsentRefused, StoreUnavailable
-from proxy.model import (
-    Clock,
+from proxy.facts import (
     ConsentFailed,
     Emit,
-    Flow,
-    Grant,
     GrantConnected,
-    Link,
     LinkOpened,
     ScopesMissing,
+)
+from proxy.model import (
+    Clock,
+    Flow,
+    Grant,
+    Link,
     Secret,
     Tenant,
 )

@@ -30,9 +30,10 @@ from proxy.errors import (
     Refusal,
     TargetRefused,
 )
+from proxy.facts import Emit, RequestCrashed, RequestFinished, innermost_place
 from proxy.headers import Fields, Headers
 from proxy.intake import CallerBody
-from proxy.model import Emit, Origin, RequestCrashed, RequestFinished, innermost_place
+from proxy.model import Origin
 from proxy.replay import ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory, Resolved

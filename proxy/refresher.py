@@ -13,17 +13,14 @@ from typing import Protocol
 
 from proxy import lifecycle, pairs
 from proxy.errors import StoreUnavailable
-from proxy.model import (
-    Clock,
+from proxy.facts import (
     Emit,
-    Grant,
-    Outcome,
     RefreshStarted,
-    Secret,
     StoreFailed,
     TaskCrashed,
     innermost_place,
 )
+from proxy.model import Clock, Grant, Outcome, Secret
 from proxy.oauth import TokenFailure, TokenPair
 from proxy.store import Store, TenantGone
 from proxy.vault import Vault

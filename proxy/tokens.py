@@ -17,22 +17,24 @@ from dataclasses import dataclass, field
 
 from proxy import lifecycle, pairs
 from proxy.errors import NeedsReauth, ProviderUnavailable, Refusal, SealedValueRefused, StoreUnavailable
-from proxy.lifecycle import After401, Schedule, Standing, Windows
-from proxy.model import (
-    Clock,
+from proxy.facts import (
     Emit,
-    Grant,
     GrantNeedsReauth,
     GrantRevoked,
-    GrantState,
-    Outcome,
     Refreshed,
     RefreshFailed,
     SealedValueFailed,
-    Secret,
     StoreFailed,
     TaskCrashed,
     innermost_place,
+)
+from proxy.lifecycle import After401, Schedule, Standing, Windows
+from proxy.model import (
+    Clock,
+    Grant,
+    GrantState,
+    Outcome,
+    Secret,
 )
 from proxy.oauth import TokenFailure
 from proxy.refresher import Refresher, Refreshing

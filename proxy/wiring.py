@@ -16,9 +16,10 @@ from proxy.config import Address, Settings, resolve
 from proxy.config.values import origin_of
 from proxy.errors import OperatorError
 from proxy.exchange import Limits
+from proxy.facts import Emit
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import Emit, HttpProxy
+from proxy.model import HttpProxy
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.tokens import RefreshRules

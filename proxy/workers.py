@@ -21,7 +21,7 @@ from typing import Any
 
 from proxy import wiring
 from proxy.config import Address, Settings
-from proxy.model import Emit, WorkerDied, WorkerStarted
+from proxy.facts import Emit, WorkerDied, WorkerStarted
 
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0

@@ -19,7 +19,8 @@ from yarl import URL
 from proxy import app
 from proxy.authorize import create_link
 from proxy.config import Settings
-from proxy.model import Fact, Tenant
+from proxy.facts import Fact
+from proxy.model import Tenant
 from proxy.sandbox import DEFAULT_CLIENT, Sandbox, Visit, approve
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink

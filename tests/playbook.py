@@ -19,7 +19,8 @@ from urllib.parse import urlencode
 
 from proxy import app, lifecycle, pairs
 from proxy.config import Settings
-from proxy.model import Emit, Fact, Secret, Tenant
+from proxy.facts import Emit, Fact
+from proxy.model import Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.telemetry.metrics import Metrics
 from tests.harness import until

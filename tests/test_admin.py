@@ -19,7 +19,8 @@ from yarl import URL
 from proxy import __version__, admin
 from proxy.authorize import LINK_LIFETIME_S
 from proxy.errors import REFUSALS, Refusal, StoreUnavailable
-from proxy.model import GrantState, LinkCreated, Outcome, Preset, StoreFailed, StoreRecovered
+from proxy.facts import LinkCreated, StoreFailed, StoreRecovered
+from proxy.model import GrantState, Outcome, Preset
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, Sandbox
 from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy, until
 

@@ -20,13 +20,10 @@ from yarl import URL
 from proxy import oauth
 from proxy.authorize import FLOW_LIFETIME_S, LINK_LIFETIME_S
 from proxy.errors import ConsentFault, StoreUnavailable
+from proxy.facts import ConsentFailed, GrantConnected, GrantNeedsReauth, LinkOpened
 from proxy.model import (
-    ConsentFailed,
     Grant,
-    GrantConnected,
-    GrantNeedsReauth,
     GrantState,
-    LinkOpened,
     Preset,
     Secret,
     Tenant,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.model import RequestFinished
+from proxy.facts import RequestFinished
 from tests.playbook import (
     Stage,
     caller,

@@ -22,7 +22,8 @@ from proxy.cli import cli
 from proxy.config.mistakes import keys_of
 from proxy.config.settings import Settings
 from proxy.errors import REFUSALS
-from proxy.model import Fact, Outcome, Refreshed, RefreshFailed, RequestFinished
+from proxy.facts import Fact, Refreshed, RefreshFailed, RequestFinished
+from proxy.model import Outcome
 from proxy.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "model"),
+    ("errors", "model", "facts"),
     ("target", "headers", "guard", "policy", "oauth", "lifecycle", "vault", "problems"),
     ("config", "keyring", "store", "provider", "upstream", "replay", "intake", "response", "pairs"),
     ("tenants", "listing", "refresher", "tokens", "authorize"),

@@ -7,7 +7,14 @@ import json
 import pytest
 
 from proxy import listing
-from proxy.model import Grant, GrantState, Outcome, Preset, Sealed, Tenant
+from proxy.model import (
+    Grant,
+    GrantState,
+    Outcome,
+    Preset,
+    Sealed,
+    Tenant,
+)
 
 ACME = Tenant(
     "acme",

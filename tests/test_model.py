@@ -7,10 +7,9 @@ import json
 import logging
 import pickle
 import pprint
-import re
 import traceback
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, asdict, dataclass, fields
+from dataclasses import FrozenInstanceError, asdict, dataclass
 from typing import Literal
 
 import orjson
@@ -18,8 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import model
-from proxy.model import Fact, Grant, GrantState, Origin, Outcome, Secret, Tenant, innermost_place
+from proxy.model import (
+    Grant,
+    GrantState,
+    Origin,
+    Outcome,
+    Secret,
+    Tenant,
+)
 
 PLANTED = "planted-0secret"
 
@@ -168,30 +173,3 @@ def test_grant_states_and_outcomes_are_the_documented_words() -> None:
     assert {state.value for state in GrantState} == states
     outcomes = {"granted", "refused", "client_rejected", "not_sent", "unavailable", "unknown"}
     assert {outcome.value for outcome in Outcome} == outcomes
-
-
-FACTS = [
-    fact
-    for fact in vars(model).values()
-    if isinstance(fact, type) and issubclass(fact, Fact) and fact is not Fact
-]
-
-
-@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.event)
-def test_facts_hold_no_secret(fact: type[Fact]) -> None:
-    """No fact has a field for a secret, sealed or not, since every fact ends up in a log."""
-    assert all(str(field.type) not in ("Secret", "Sealed", "Grant") for field in fields(fact))
-
-
-def test_event_names_are_unique() -> None:
-    """One event name stands for one kind of fact."""
-    events = [fact.event for fact in FACTS]
-    assert len(events) == len(set(events)) > 10
-
-
-def test_innermost_place_tells_where_and_nothing_else() -> None:
-    """A crash is told by file and line of this package, and by no text of the exception."""
-    with pytest.raises(TypeError) as caught:
-        pickle.dumps(Secret(PLANTED))
-    assert re.fullmatch(r"model\.py:\d+", innermost_place(caught.value))
-    assert innermost_place(ValueError(PLANTED)) == "outside the package"

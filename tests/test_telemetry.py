@@ -12,14 +12,14 @@ from typing import Literal
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.model import (
+from proxy.facts import (
     GrantNeedsReauth,
     LinkOpened,
-    Outcome,
     Refreshed,
     RefreshFailed,
     RequestFinished,
 )
+from proxy.model import Outcome
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics

@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from proxy import lifecycle, pairs
-from proxy.model import GrantState, Outcome, RefreshFailed, RefreshStarted, Secret
+from proxy.facts import RefreshFailed, RefreshStarted
+from proxy.model import GrantState, Outcome, Secret
 from proxy.oauth import TokenPair
 from proxy.sandbox import COMPANIES, Sandbox, TokenFault
 from proxy.store import open_store

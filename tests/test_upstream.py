@@ -16,7 +16,8 @@ import pytest
 import uvloop
 
 from proxy.errors import BodyTooLarge, UpstreamTimeout, UpstreamUnreachable
-from proxy.model import CircuitClosed, CircuitOpened, Fact, HttpProxy, Origin
+from proxy.facts import CircuitClosed, CircuitOpened, Fact
+from proxy.model import HttpProxy, Origin
 from proxy.upstream import Answer, Body, BrokenOff, Headers, Upstream
 from proxy.upstream.connection import HIGH_WATER, ClosedEarly, Connection, Limits
 from proxy.upstream.dialing import Dialer

@@ -13,7 +13,7 @@ _SOURCE = Path(__file__).with_name("reverse_proxy.cjs")
 
 
 def _find() -> Path | None:
-    return program("node") if (MODULES / "http-proxy-3").is_dir() else None
+    return program("node") if (MODULES / "http-proxy-3" / "package.json").is_file() else None
 
 
 def _command(site: Site) -> list[str]:

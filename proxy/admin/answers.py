@@ -13,7 +13,8 @@ from aiohttp import web
 
 from proxy.admin.services import SERVICES
 from proxy.errors import StoreUnavailable
-from proxy.model import Secret, TaskCrashed
+from proxy.facts import TaskCrashed
+from proxy.model import Secret
 
 _PROTECTION = {
     # No script at all, nothing from elsewhere, in no frame; and no address of a page leaks by a Referer.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.authorize import Authorize, create_link
-from proxy.model import Clock, Emit, LinkCreated, Secret
+from proxy.facts import Emit, LinkCreated
+from proxy.model import Clock, Secret
 from proxy.store import Store
 
 

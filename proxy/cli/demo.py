@@ -21,7 +21,8 @@ from proxy.authorize import create_link
 from proxy.cli.serve import stop_signal
 from proxy.config import Settings
 from proxy.errors import OperatorError, UsageError
-from proxy.model import Fact, Level, Tenant
+from proxy.facts import Fact, Level
+from proxy.model import Tenant
 from proxy.sandbox import DEFAULT_CLIENT, OAuthClient, Sandbox, approve
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import fields_of

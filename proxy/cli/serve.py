@@ -20,7 +20,8 @@ from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
-from proxy.model import Emit, Secret
+from proxy.facts import Emit
+from proxy.model import Secret
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics

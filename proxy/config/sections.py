@@ -39,7 +39,7 @@ from proxy.config.values import (
     is_loopback,
     origin_of,
 )
-from proxy.model import Level
+from proxy.facts import Level
 
 
 @dataclass(frozen=True, slots=True)

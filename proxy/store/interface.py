@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from proxy.model import Flow, Grant, Link, Sealed, Tenant
+from proxy.model import (
+    Flow,
+    Grant,
+    Link,
+    Sealed,
+    Tenant,
+)
 
 LINK_KEPT_S = 24 * 3600.0
 """How long an expired link is kept: who opens it late is told that it expired, not that it never was."""

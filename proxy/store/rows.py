@@ -13,7 +13,15 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from proxy.errors import StoreUnavailable
-from proxy.model import Flow, Grant, GrantState, Link, Outcome, Preset, Tenant
+from proxy.model import (
+    Flow,
+    Grant,
+    GrantState,
+    Link,
+    Outcome,
+    Preset,
+    Tenant,
+)
 
 Row = dict[str, Any]
 """Column names and what the database holds there."""

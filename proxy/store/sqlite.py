@@ -19,7 +19,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlite_utils import Database
 
 from proxy.errors import StoreUnavailable, TenantError
-from proxy.model import Flow, Grant, Link, Sealed, Tenant
+from proxy.model import (
+    Flow,
+    Grant,
+    Link,
+    Sealed,
+    Tenant,
+)
 from proxy.store import rows
 from proxy.store.connection import connect, fault_of, reading, writing
 from proxy.store.interface import LINK_KEPT_S, LinkSpent, TenantGone

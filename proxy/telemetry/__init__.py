@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.model import Emit, Fact
+from proxy.facts import Emit, Fact
 
 
 def fan_out(*sinks: Callable[[Fact], None]) -> Emit:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 import orjson
 import structlog
 
-from proxy.model import Fact, Level
+from proxy.facts import Fact, Level
 
 _LEVELS: dict[Level, int] = {
     "debug": logging.DEBUG,

@@ -16,7 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.model import Fact, Outcome, Refreshed, RefreshFailed, RequestFinished
+from proxy.facts import Fact, Refreshed, RefreshFailed, RequestFinished
+from proxy.model import Outcome
 from proxy.telemetry import tally
 from proxy.telemetry.tally import Key, Tally
 

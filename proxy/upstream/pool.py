@@ -14,7 +14,8 @@ from math import ceil
 from time import monotonic
 
 from proxy.errors import Refusal, UpstreamUnreachable
-from proxy.model import CircuitClosed, CircuitOpened, Emit, HttpProxy, Origin
+from proxy.facts import CircuitClosed, CircuitOpened, Emit
+from proxy.model import HttpProxy, Origin
 from proxy.upstream.answer import Answer, Headers
 from proxy.upstream.breaker import ORDINARY, Breaker
 from proxy.upstream.connection import ClosedEarly, Connection, Limits, Silent

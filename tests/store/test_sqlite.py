@@ -22,7 +22,14 @@ import pytest
 from sqlite_utils import Database
 
 from proxy.errors import StoreError, StoreUnavailable
-from proxy.model import Flow, Grant, GrantState, Link, Sealed, Tenant
+from proxy.model import (
+    Flow,
+    Grant,
+    GrantState,
+    Link,
+    Sealed,
+    Tenant,
+)
 from proxy.store import ServeLock, connection, open_store
 from proxy.store.sqlite import SqliteStore
 

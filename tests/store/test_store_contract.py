@@ -12,7 +12,16 @@ from typing import NoReturn
 import pytest
 
 from proxy.errors import StoreUnavailable, TenantError
-from proxy.model import Flow, Grant, GrantState, Link, Outcome, Preset, Sealed, Tenant
+from proxy.model import (
+    Flow,
+    Grant,
+    GrantState,
+    Link,
+    Outcome,
+    Preset,
+    Sealed,
+    Tenant,
+)
 from proxy.store import LINK_KEPT_S, LinkSpent, Store, TenantGone, open_store
 
 NOW = 1_750_000_000.25

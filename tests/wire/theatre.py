@@ -13,7 +13,8 @@ import uvloop
 
 from proxy import app, lifecycle, pairs
 from proxy.config import Settings
-from proxy.model import Fact, RequestCrashed, RequestFinished, Secret, TaskCrashed, Tenant
+from proxy.facts import Fact, RequestCrashed, RequestFinished, TaskCrashed
+from proxy.model import Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.telemetry.metrics import Metrics
 from tests.wire.messages import Malformed, Message, Reader

@@ -1,0 +1,322 @@
+"""What happened, as values: the layers below report facts, :mod:`proxy.telemetry` shows and counts them.
+
+Imports no more than the nouns, does no I/O, reads no clock. Instants are seconds since the epoch (UTC); spans
+of time end in ``_s`` or ``_ms``, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import ClassVar, Literal
+
+from proxy.model import Outcome
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(slots=True)
+class Fact:
+    """Something that happened, past tense. Layers emit facts; :mod:`proxy.telemetry` shows them.
+
+    Nobody changes a fact; it is not frozen, because making a frozen one costs each request microseconds.
+    """
+
+    event: ClassVar[str]
+    level: ClassVar[Level] = "info"
+
+
+Emit = Callable[[Fact], None]
+
+
+@dataclass(slots=True)
+class RequestFinished(Fact):
+    """A caller's request ended, however it ended. ``path`` is without the query, which may be private."""
+
+    event: ClassVar[str] = "request.finished"
+    request_id: str
+    tenant: str | None
+    method: str
+    path: str
+    status: int
+    """The status sent to the caller; 499 where the caller left before one was sent."""
+    outcome: str
+    """``answered``, ``caller_left``, ``upstream_broke_off``, ``cut_by_stop``, or the name of the refusal."""
+    upstream_status: int | None
+    duration_ms: float
+    upstream_ms: float | None
+    """From handing the first byte to the upstream to the head of the answer that was passed on."""
+    retried: bool
+    """The request was sent a second time after a 401."""
+    generation: int | None
+    """Generation of the token that the passed-on answer belongs to."""
+    bytes_in: int
+    bytes_out: int
+    caller: str
+
+
+@dataclass(slots=True)
+class CircuitOpened(Fact):
+    """Request after request to the upstream got no answer, so for a while none is sent."""
+
+    event: ClassVar[str] = "upstream.circuit_opened"
+    level: ClassVar[Level] = "warning"
+    upstream: str
+    failures: int
+    """Requests in a row that got no answer."""
+    reason: str
+    """What befell the last of them, in the proxy's own words."""
+    retry_in_s: float
+    """When one request is sent to see how things are."""
+
+
+@dataclass(slots=True)
+class CircuitClosed(Fact):
+    """The upstream answers again, and requests go to it."""
+
+    event: ClassVar[str] = "upstream.circuit_closed"
+    upstream: str
+    down_s: float
+
+
+@dataclass(slots=True)
+class RequestCrashed(Fact):
+    """A defect of the proxy met by a request; the caller got 500. ``error`` is the exception's type."""
+
+    event: ClassVar[str] = "request.crashed"
+    level: ClassVar[Level] = "error"
+    request_id: str
+    error: str
+    where: str
+    """Innermost file and line of the project; never the exception's text, which may hold anything."""
+
+
+@dataclass(slots=True)
+class TaskCrashed(Fact):
+    """A defect of the proxy met by one of its own tasks. ``error`` is the exception's type."""
+
+    event: ClassVar[str] = "task.crashed"
+    level: ClassVar[Level] = "error"
+    task: str
+    error: str
+    where: str
+
+
+@dataclass(slots=True)
+class RefreshStarted(Fact):
+    """A refresh request is about to be sent."""
+
+    event: ClassVar[str] = "token.refresh_started"
+    tenant: str
+    generation: int
+    reason: str
+    """``expiring``, ``expired``, ``rejected`` (a 401), or ``keep_alive``."""
+    chain: str
+    """Short keyed hash of the refresh token used, by which a chain of rotations can be followed."""
+
+
+@dataclass(slots=True)
+class Refreshed(Fact):
+    """A new pair is saved and in use."""
+
+    event: ClassVar[str] = "token.refreshed"
+    tenant: str
+    generation: int
+    expires_in_s: float
+    duration_ms: float
+    waiters: int
+    chain: str
+    remarks: tuple[str, ...] = ()
+    """What was missing from the answer: ``expires_in``, ``refresh_token``."""
+
+
+@dataclass(slots=True)
+class RefreshFailed(Fact):
+    """A refresh brought no new pair; ``outcome`` says whose fault it was and what follows."""
+
+    event: ClassVar[str] = "token.refresh_failed"
+    level: ClassVar[Level] = "warning"
+    tenant: str
+    generation: int
+    outcome: Outcome
+    error: str
+    """The provider's ``error`` code if it is a known one, else what kind of failure it was."""
+    duration_ms: float
+    retry_in_s: float | None
+
+
+@dataclass(slots=True)
+class GrantConnected(Fact):
+    """A person consented and the pair is stored."""
+
+    event: ClassVar[str] = "grant.connected"
+    tenant: str
+    generation: int
+    company: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ConsentFailed(Fact):
+    """A consent flow ended without a grant; nothing that was connected before has changed."""
+
+    event: ClassVar[str] = "grant.consent_failed"
+    level: ClassVar[Level] = "warning"
+    tenant: str | None
+    reason: str
+    error: str | None
+    """Pleo's error code where there was a known one, or the kind of failure."""
+
+
+@dataclass(slots=True)
+class ScopesMissing(Fact):
+    """A person consented to less than was asked for; calls that need the rest will get 403 from Pleo."""
+
+    event: ClassVar[str] = "grant.scopes_missing"
+    level: ClassVar[Level] = "warning"
+    tenant: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class GrantNeedsReauth(Fact):
+    """The grant is dead; its tokens are erased; calls are refused until someone reconnects it."""
+
+    event: ClassVar[str] = "grant.needs_reauth"
+    level: ClassVar[Level] = "error"
+    tenant: str
+    generation: int
+    reason: str
+    """The provider's error code, or ``lost_answer`` where an earlier answer never arrived."""
+
+
+@dataclass(slots=True)
+class GrantRevoked(Fact):
+    """A request that Pleo accepted revoked every token of the tenant."""
+
+    event: ClassVar[str] = "grant.revoked"
+    level: ClassVar[Level] = "warning"
+    tenant: str
+    generation: int
+
+
+@dataclass(slots=True)
+class SealedValueFailed(Fact):
+    """A stored secret did not open: the wrong key ring, a moved row, or a damaged database."""
+
+    event: ClassVar[str] = "vault.value_refused"
+    level: ClassVar[Level] = "error"
+    tenant: str
+    column: str
+    problem: str
+
+
+@dataclass(slots=True)
+class StoreFailed(Fact):
+    """The store did not carry out an operation; ``error`` is the proxy's own word for the kind of failure."""
+
+    event: ClassVar[str] = "store.failed"
+    level: ClassVar[Level] = "error"
+    operation: str
+    error: str
+
+
+@dataclass(slots=True)
+class StoreRecovered(Fact):
+    """The store works again after it failed."""
+
+    event: ClassVar[str] = "store.recovered"
+    down_s: float
+
+
+@dataclass(slots=True)
+class LinkCreated(Fact):
+    """A one-time connect link was made on the admin listener. The link itself is a secret."""
+
+    event: ClassVar[str] = "connect.link_created"
+    tenant: str
+    expires_at: float
+
+
+@dataclass(slots=True)
+class LinkOpened(Fact):
+    """A browser opened a connect link and was sent on to Pleo."""
+
+    event: ClassVar[str] = "connect.link_opened"
+    tenant: str
+
+
+@dataclass(slots=True)
+class TenantsLoaded(Fact):
+    """The tenants in force were read from the store, at start or after a change."""
+
+    event: ClassVar[str] = "tenants.loaded"
+    tenants: int
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ProxyStarted(Fact):
+    """Both listeners accept connections."""
+
+    event: ClassVar[str] = "proxy.started"
+    version: str
+    proxy: tuple[str, ...]
+    admin: str
+    upstream: str
+    tenants: int
+
+
+@dataclass(slots=True)
+class WorkerStarted(Fact):
+    """One of several worker processes serves."""
+
+    event: ClassVar[str] = "worker.started"
+    number: int
+    pid: int
+
+
+@dataclass(slots=True)
+class WorkerDied(Fact):
+    """A worker process ended unasked; its callers' connections are cut, and another takes its place."""
+
+    event: ClassVar[str] = "worker.died"
+    level: ClassVar[Level] = "error"
+    number: int
+    exit_code: int
+    """Negative: the number of the signal that ended it."""
+    restart_in_s: float
+
+
+@dataclass(slots=True)
+class ProxyDraining(Fact):
+    """A stop was asked for: no new connections; what is under way is finished, bounded by ``drain_s``."""
+
+    event: ClassVar[str] = "proxy.draining"
+    requests: int
+    refreshes: int
+    drain_s: float
+
+
+@dataclass(slots=True)
+class ProxyStopped(Fact):
+    """The last event of a run; ``requests_cut`` counts what the drain time did not suffice for."""
+
+    event: ClassVar[str] = "proxy.stopped"
+    requests_cut: int
+
+
+_PACKAGE = str(PurePath(__file__).parent)
+
+
+def innermost_place(error: BaseException) -> str:
+    """``file:line`` in this package where an exception came from, for a log that must not show its text."""
+    places = [
+        (PurePath(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [f"{path.name}:{line}" for path, line in places if path.is_relative_to(_PACKAGE)]
+    return own[-1] if own else "outside the package"
