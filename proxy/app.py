@@ -317,10 +317,10 @@ async def start(
     watching = asyncio.create_task(app.watch(), name="watch")
 
     async def stop() -> None:
-        cut = await app.drain()
+        # First, so that no refresh begins that nobody would wait for.
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        emit(ProxyStopped(cut))
+        emit(ProxyStopped(await app.drain()))
 
     stack.push_async_callback(stop)
     return app

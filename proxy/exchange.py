@@ -345,7 +345,7 @@ def _say_continue(request: web.BaseRequest) -> None:
 def _own_address(request: web.BaseRequest) -> str:
     """Where the caller connected to, for references in the answer to a request without ``Host``."""
     name = request.transport.get_extra_info("sockname") if request.transport is not None else None
-    return f"[{name[0]}]:{name[1]}" if name and ":" in name[0] else f"{name[0]}:{name[1]}" if name else ""
+    return Origin("http", name[0], name[1]).authority if name else ""
 
 
 def _loggable_path(request: web.BaseRequest) -> str:

@@ -47,6 +47,8 @@ class Refreshing:
     pair: TokenPair | None = None
     """The new pair, if this refresh brought the stored one."""
     failure: TokenFailure | None = None
+    told: bool = False
+    """The failure is another process's, which has reported it; nothing was sent from here."""
     answer_was_lost: bool = False
     """An earlier refresh may have rotated the tokens unseen, so a refusal is no revocation."""
 
@@ -105,7 +107,8 @@ class Refresher:
                 return Refreshing(stored)
             if stored.attempted_at is None:
                 outcome = stored.last_outcome or Outcome.UNKNOWN
-                return Refreshing(stored, failure=TokenFailure(outcome, "told_by_another_process"))
+                failure = TokenFailure(outcome, "told_by_another_process")
+                return Refreshing(stored, failure=failure, told=True)
             if not lifecycle.is_leased(stored, at=self.clock(), lease_s=self.lease_s):
                 return None
 

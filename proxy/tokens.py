@@ -123,9 +123,7 @@ class Tokens:
             held = live.get(tenant)
             if held is not None and held.task is not None:
                 continue
-            self._follow(
-                tenant, held.grant if held is not None else tokenless.get(tenant), stored.get(tenant)
-            )
+            self._follow(tenant, stored.get(tenant))
 
     def take(self, grant: Grant) -> None:
         """Hold ``grant``, which is stored, in place of what was held for its tenant."""
@@ -152,10 +150,13 @@ class Tokens:
             counts[GrantState.REFRESHING if live.task is not None else live.grant.state] += 1
         return {state.value: counts[state] for state in GrantState}
 
-    def _follow(self, tenant: str, known: Grant | None, stored: Grant | None) -> None:
+    def _follow(self, tenant: str, stored: Grant | None) -> None:
+        live = self._live.get(tenant)
         if stored is None:
             self._drop(tenant)
-        elif stored != known:
+        elif live is not None and lifecycle.is_same_pair(stored, live.grant):
+            live.grant = stored  # what is known of these tokens, such as a 401, stays known
+        elif live is not None or stored != self._tokenless.get(tenant):
             self.take(stored)
 
     def _drop(self, tenant: str) -> None:
@@ -303,16 +304,17 @@ class Tokens:
         tenant, generation = live.grant.tenant, live.grant.generation
         if done.failure is not None:
             retry_in_s = self._after_failure(live, done.failure)
-            self.emit(
-                RefreshFailed(
-                    tenant,
-                    generation,
-                    done.failure.outcome,
-                    done.failure.error,
-                    duration_ms=_ms(duration_s),
-                    retry_in_s=retry_in_s,
+            if not done.told:
+                self.emit(
+                    RefreshFailed(
+                        tenant,
+                        generation,
+                        done.failure.outcome,
+                        done.failure.error,
+                        duration_ms=_ms(duration_s),
+                        retry_in_s=retry_in_s,
+                    )
                 )
-            )
         if self._live.get(tenant) is not live:
             return  # somebody connected the tenant anew meanwhile, and that grant counts
         if done.grant is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from proxy import lifecycle, pairs
@@ -280,3 +281,55 @@ async def test_a_process_that_died_in_a_refresh_is_not_waited_for_for_good(proxy
     proxy.pleo.revoke_access("acme")
     assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
     assert proxy.pleo.counters.refreshes_of(ACME) == 1
+
+
+async def test_a_failure_told_by_another_process_is_counted_there_only(proxy: Proxy) -> None:
+    """Who only waited for another process's refresh reports no refresh of its own."""
+    store = proxy.app.store
+    before = await store.grant("acme")
+    assert before is not None
+    await store.edit_grant(
+        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=proxy.pleo.now(), lease_s=40)
+    )
+    proxy.pleo.revoke_access("acme")
+    waiting = asyncio.create_task(problem_name(proxy))
+    await until(lambda: proxy.app.tokens.refreshes_under_way)
+    await store.edit_grant(
+        "acme", lambda grant: lifecycle.not_granted(grant, before=before, outcome=Outcome.UNAVAILABLE)
+    )
+    assert await waiting == "provider-unavailable"
+    assert not proxy.lines("token.refresh_failed")
+
+
+async def test_news_about_the_same_tokens_forget_nothing(proxy: Proxy, tmp_path: Path) -> None:
+    """A note that another process makes in the grant does not make a refused token good again."""
+    proxy.pleo.revoke_access("acme")
+    proxy.pleo.token_faults.append(TokenFault("status", status=503, times=None))
+    assert await problem_name(proxy) == "provider-unavailable"
+    other = open_store(tmp_path / "proxy.db")
+    await other.edit_grant("acme", lambda grant: grant and replace(grant, last_outcome=Outcome.NOT_SENT))
+    await other.close()
+    await proxy.app.reload()
+    requests = len(proxy.pleo.api_requests), proxy.pleo.counters.token_requests
+    assert await problem_name(proxy) == "provider-unavailable"
+    assert (len(proxy.pleo.api_requests), proxy.pleo.counters.token_requests) == requests
+
+
+async def test_no_refresh_begins_while_the_proxy_stops(pleo: Sandbox, tmp_path: Path) -> None:
+    """A token that falls due during the drain is left alone: nobody would wait for its refresh."""
+    async with running_proxy(pleo, tmp_path) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        # On a connection of its own, which the harness does not close before the drain.
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        gate = pleo.hold_api("/v2/employees")
+        writer.write(b"GET /acme/v2/employees HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await gate.arrived()
+        # The token falls due in the drain, which lasts longer than the watch pauses between two looks.
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.2, pleo.advance, 900 * 0.91)
+        loop.call_later(1.4, gate.release)
+    assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    assert proxy.lines("proxy.draining")
+    assert not proxy.lines("token.refresh_started")
