@@ -13,6 +13,8 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
    * ``target``: what a request asks for, as bytes that are judged and never rewritten
    * ``headers``: what crosses the proxy, what does not, and where the credential goes in
+   * ``heads``: the head of a request, read strictly or refused
+   * ``framing``: where the body of a request ends
    * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
    * ``policy``: what a tenant's callers may ask
    * ``oauth``: OAuth messages as data
@@ -28,7 +30,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``provider``: Pleo's authorisation server
    * ``upstream``: the pooled connections to Pleo's API
    * ``replay``: a request body that can be sent twice
-   * ``intake``: a caller's body as it comes in
+   * ``intake``: a caller's request as it comes in
    * ``response``: an answer whose bytes go to the caller as they are
    * ``pairs``: a token pair sealed for the store, and opened again
 

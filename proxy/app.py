@@ -289,9 +289,9 @@ class App:
             self.server.connections and monotonic() < lingers
         ):
             await asyncio.sleep(0.01)
-        self.server.pre_shutdown()
+        self.server.close_idle()
         cut = self.exchange.under_way
-        await self.server.shutdown(timeout=0.1)
+        await self.server.cut_all()
         await self.tokens.close(max(ends - monotonic(), self._settings.refresh.timeout_s))
         return cut
 

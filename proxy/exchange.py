@@ -13,59 +13,55 @@ import itertools
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple
-
-from aiohttp import web
 
 from proxy import guard, headers, policy, problems, target
-from proxy.errors import (
-    BodyTooLarge,
-    HeadTooLarge,
-    InternalError,
-    LoopDetected,
-    Overloaded,
-    Refusal,
-    TargetRefused,
-)
+from proxy.errors import BodyTooLarge, InternalError, Overloaded, Refusal, TargetRefused
 from proxy.facts import Emit, RequestCrashed, RequestFinished, innermost_place
-from proxy.headers import Fields, Headers
-from proxy.intake import CallerBody
+from proxy.headers import Fields
+from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
 from proxy.replay import ReplayBody
 from proxy.response import CallerResponse
-from proxy.tenants import Directory, Resolved
+from proxy.tenants import Directory
 from proxy.tokens import AccessToken, Tokens
 from proxy.upstream import Answer, BrokenOff, Upstream
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")
 _RUN = secrets.token_hex(10)
 _numbers = itertools.count()
-CALLER_LEFT = 499
-"""Status in the log for a caller that left before an answer began (nginx's convention)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may be, in bytes and seconds (the ``[limits]`` settings)."""
+    """What one request may be, in bytes (the ``[limits]`` settings)."""
 
     target_bytes: int
-    head_bytes: int
     body_bytes: int
     replay_memory: int
     replay_disk: int
-    idle_s: float
 
 
-class _Outgoing(NamedTuple):
-    """The request as Pleo gets it, less the credential."""
+class _Record:
+    """What is known of one request so far: the fact that is reported at its end, and what that ends."""
 
-    method: bytes
-    target: bytes
-    fields: Headers
-    body: ReplayBody | None
+    __slots__ = ("body", "fact", "intake", "not_repeated", "response", "started")
+
+    def __init__(self, request: CallerRequest) -> None:
+        self.started = perf_counter()
+        self.fact = RequestFinished(
+            _request_id(request.head.fields), method=request.head.method, caller=request.line.peer
+        )
+        self.intake = request.body
+        self.body: ReplayBody | None = None
+        self.response: CallerResponse | None = None
+        self.not_repeated = ""
+
+    @property
+    def body_is_held_back(self) -> bool:
+        """The caller has its body still, and waits to hear whether to send it."""
+        return self.intake is not None and self.intake.is_held_back
 
     @property
     def cannot_be_sent_again(self) -> str:
@@ -74,33 +70,8 @@ class _Outgoing(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Record:
-    """What is known of one request so far, for the log line at its end."""
-
-    request_id: str
-    started: float
-    path: str = ""
-    tenant: str | None = None
-    status: int = CALLER_LEFT
-    outcome: str = "caller_left"
-    upstream_status: int | None = None
-    upstream_s: float | None = None
-    retried: bool = False
-    not_repeated: str = ""
-    generation: int | None = None
-    intake: CallerBody | None = None
-    body: ReplayBody | None = None
-    response: CallerResponse | None = None
-
-    @property
-    def body_is_held_back(self) -> bool:
-        """The caller has its body still, and waits to hear whether to send it."""
-        return self.intake is not None and self.intake.is_held_back
-
-
-@dataclass(slots=True)
 class Exchange:
-    """Answers callers' requests; a handler for ``aiohttp.web.Server``."""
+    """Answers callers' requests."""
 
     tokens: Tokens
     upstream: Upstream
@@ -114,122 +85,108 @@ class Exchange:
     draining: bool = False
     """The proxy is about to stop: each answer is the last of its connection."""
     under_way: int = 0
+    _host: bytes = field(init=False)
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, whatever happens, and report it once."""
-        record = _Record(_request_id(request), perf_counter())
+    def __post_init__(self) -> None:
+        self._host = self.origin.authority.encode()
+
+    async def __call__(self, request: CallerRequest) -> bool:
+        """Answer one request, whatever happens, and report it once.
+
+        :returns: whether another request may come on the connection.
+        """
+        record = _Record(request)
         self.under_way += 1
         try:
-            return await self._answer(request, record)
+            await self._answer(request, record)
         except Refusal as refusal:
-            return await self._refuse(request, refusal, record)
-        except web.RequestPayloadError:
-            return await self._refuse(request, TargetRefused("the body's framing is malformed"), record)
+            self._refuse(request, refusal, record)
         except ConnectionError:
-            return self._break_off(record, "caller_left")
+            self._break_off(record, "caller_left")
         except asyncio.CancelledError:
-            record.outcome = "cut_by_stop" if self.draining else "caller_left"
+            record.fact.outcome = "cut_by_stop" if self.draining else "caller_left"
             raise
         except BrokenOff:
-            return self._break_off(record, "upstream_broke_off")
+            self._break_off(record, "upstream_broke_off")
         except Exception as error:  # noqa: BLE001 - a defect must cost one request, not the connection's task
-            self.emit(RequestCrashed(record.request_id, type(error).__name__, innermost_place(error)))
-            return await self._refuse(request, InternalError(), record)
+            self.emit(RequestCrashed(record.fact.request_id, type(error).__name__, innermost_place(error)))
+            self._refuse(request, InternalError(), record)
         finally:
             self.under_way -= 1
-            if record.intake is not None:
-                record.intake.close()
-            if record.body is not None:
-                record.body.close()
-            self.emit(self._finished(request, record))
+            self._finish(record)
+        return record.response is not None and record.response.persists
 
-    async def _answer(self, request: web.BaseRequest, record: _Record) -> CallerResponse:
+    async def _answer(self, request: CallerRequest, record: _Record) -> None:
         # Accept: what is asked for, and does it mean one thing only?
-        fields = Fields(request.raw_headers)
-        guard.check_framing(
-            request.version,
-            transfer_encoding=request.headers.get("Transfer-Encoding"),
-            content_length=request.headers.get("Content-Length"),
-            has_body=request.body_exists,
-        )
-        asked = target.parse(
-            request.raw_path.encode("utf-8", "surrogateescape"), max_bytes=self.limits.target_bytes
-        )
-        record.path = asked.path.decode("ascii")
-        if getattr(request.protocol, "over_limit", False):
+        method, raw_target, http_1_1, fields = request.head
+        asked = target.parse(raw_target, self.limits.target_bytes)
+        record.fact.path = asked.shown
+        if request.line.over_limit:
             raise Overloaded("limits.connections is reached", retry_after_s=5)
-        if sum(len(name) + len(value) for name, value in fields) > self.limits.head_bytes:
-            raise HeadTooLarge(
-                f"the header section is larger than limits.head_bytes ({self.limits.head_bytes})"
-            )
 
         # Guard: is it for us, and not from a web page or from ourselves?
-        authority = guard.authority_of(fields, asked, http_1_1=request.version >= (1, 1))
-        host = guard.host_name(authority) if authority is not None else ""
+        authority, host = guard.admit(fields, asked.authority, http_1_1)
         if authority is not None:
             guard.check_host(host, self.is_configured_host)
-        guard.check_browser(fields, authority)
-        if headers.passed_here_before(fields):
-            raise LoopDetected("Via already names this proxy")
 
         # Resolve the tenant, then ask its policy.
-        resolved = self.directory.resolve(asked, fields, host=host, caller=request.remote or "")
+        resolved = self.directory.resolve(asked, fields, host, request.line.peer)
         tenant = resolved.tenant
-        record.tenant = tenant.name
-        policy.check(tenant, request.method, resolved.target.decoded)
+        record.fact.tenant = tenant.name
+        policy.check(tenant, method, resolved.target.decoded)
 
         # Obtain the token before the body is asked for: a tenant without one costs no upload.
         token = await self.tokens.current(tenant.name)
-        record.body = self._body(request, record)
-        cleaned = headers.for_upstream(
-            fields,
-            host=self.origin.authority.encode(),
-            version=b"%d.%d" % request.version,
-            keep_expect=record.body_is_held_back,
-        )
-        outgoing = _Outgoing(request.method.encode(), resolved.target.raw, cleaned, record.body)
+        if request.body is not None:
+            record.body = self._body(request.body)
 
-        # Forward; after a 401 replace the token and send the same request once more.
-        answer = await self._send(outgoing, token, record)
+        # Forward what is clean; after a 401 replace the token and send the same request once more.
+        cleaned = headers.upstream_lines(
+            fields, self._host, b"1.1" if http_1_1 else b"1.0", record.body_is_held_back
+        )
+        answer = await self._send(method, resolved.target, cleaned, token, record)
         try:
             if answer.status == 401:
                 newer = await self.tokens.replace(tenant.name, token)
-                if newer is not None and not (lost := outgoing.cannot_be_sent_again):
+                if newer is not None and not (lost := record.cannot_be_sent_again):
                     answer.abort()
-                    record.retried = True
-                    answer = await self._send(outgoing, newer, record)
+                    record.fact.retried = True
+                    answer = await self._send(method, resolved.target, cleaned, newer, record)
                 elif newer is not None:
                     record.not_repeated = lost
-            return await self._respond(request, resolved, authority, answer, record)
+
+            # Respond: in one write what is here already, then the rest as it comes.
+            base_url = f"http://{authority or request.line.own_address()}{resolved.prefix}"
+            response = self._response(answer, base_url, record)
+            response.begin(request)
+            if not response.is_whole:
+                async for piece in answer.chunks():
+                    await response.write(piece)
+                response.end(headers.trailers_for_caller(answer.trailers, answer.headers))
         finally:
             answer.abort()  # does nothing to an answer that was read to its end
 
-    async def _send(self, outgoing: _Outgoing, token: AccessToken, record: _Record) -> Answer:
+    async def _send(
+        self, method: str, asked: target.Target, cleaned: bytes, token: AccessToken, record: _Record
+    ) -> Answer:
         started = perf_counter()
         # Invariant 1: the engine has one origin and follows no redirect, so the token goes nowhere else.
         answer = await self.upstream.send(
-            outgoing.method,
-            outgoing.target,
-            headers.inject(outgoing.fields, token.value),
-            outgoing.body,
-            wait_for_continue=record.body_is_held_back,
+            method.encode(),
+            asked.raw,
+            headers.inject(cleaned, token.value),
+            record.body,
+            record.body_is_held_back,
         )
-        record.upstream_s = perf_counter() - started
-        record.upstream_status = answer.status
-        record.generation = token.generation
+        fact = record.fact
+        fact.upstream_ms = _ms_since(started)
+        fact.upstream_status = answer.status
+        fact.generation = token.generation
         return answer
 
-    async def _respond(
-        self,
-        request: web.BaseRequest,
-        resolved: Resolved,
-        authority: str | None,
-        answer: Answer,
-        record: _Record,
-    ) -> CallerResponse:
-        base_url = f"{request.scheme}://{authority or _own_address(request)}{resolved.prefix}"
+    def _response(self, answer: Answer, base_url: str, record: _Record) -> CallerResponse:
         fields = headers.for_caller(
-            answer.headers, upstream=self.origin, base_url=base_url, request_id=record.request_id
+            answer.headers, upstream=self.origin, base_url=base_url, request_id=record.fact.request_id
         )
         if record.not_repeated:
             fields.append(problems.not_repeated(record.not_repeated))
@@ -237,117 +194,75 @@ class Exchange:
         whole = answer.take_all() if answer.body_complete and not answer.trailers else None
         # A caller that was never told to go on may send its body or not, so nothing can come after it.
         close = self.draining or record.body_is_held_back
-        response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
-        record.response, record.status, record.outcome = response, answer.status, "answered"
-        await response.prepare(request)
-        if whole is None:
-            async for chunk in answer.chunks():
-                await response.write(chunk)
-            await response.write_eof(
-                trailers=headers.trailers_for_caller(answer.trailers, answer.headers)
-                if answer.trailers
-                else ()
-            )
-        return response
+        record.fact.status, record.fact.outcome = answer.status, "answered"
+        record.response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
+        return record.response
 
-    def _body(self, request: web.BaseRequest, record: _Record) -> ReplayBody | None:
-        if not request.body_exists:
-            return None
-        length = request.content_length
-        if length is not None and length > self.limits.body_bytes:
-            raise BodyTooLarge(f"the body has {length} bytes; limits.body_bytes is {self.limits.body_bytes}")
-        expects = request.version >= (1, 1) and headers.expects_continue(request.raw_headers)
-        record.intake = CallerBody(
-            request.content,
-            idle_s=self.limits.idle_s,
-            ask=partial(_say_continue, request) if expects else None,
-        )
+    def _body(self, body: CallerBody) -> ReplayBody:
+        limits = self.limits
+        if body.length is not None and body.length > limits.body_bytes:
+            raise BodyTooLarge(f"the body has {body.length} bytes; limits.body_bytes is {limits.body_bytes}")
         return ReplayBody(
-            record.intake,
-            length=length,
-            memory_bytes=self.limits.replay_memory,
-            disk_bytes=self.limits.replay_disk,
-            body_bytes=self.limits.body_bytes,
+            body,
+            length=body.length,
+            memory_bytes=limits.replay_memory,
+            disk_bytes=limits.replay_disk,
+            body_bytes=limits.body_bytes,
         )
 
-    def refuse_malformed(self, request: web.BaseRequest, refusal: Refusal) -> CallerResponse:
-        """The answer to what is no request: nothing of it can be relied on, so the connection ends."""
-        record = _Record(_new_request_id(), perf_counter())
-        response = self._refusal(refusal, record, close=True)
-        self.emit(self._finished(request, record))
-        return response
+    def refuse_unreadable(self, request: CallerRequest, refusal: Refusal) -> None:
+        """Answer what is no request: nothing of it can be relied on, so the connection ends."""
+        record = _Record(request)
+        self._refuse(request, refusal, record)
+        self._finish(record)
 
-    async def _refuse(self, request: web.BaseRequest, refusal: Refusal, record: _Record) -> CallerResponse:
+    def _refuse(self, request: CallerRequest, refusal: Refusal, record: _Record) -> None:
         """The proxy's own answer, or a visibly broken connection where an answer had begun."""
-        if record.response is not None and record.response.prepared:
-            return self._break_off(record, refusal.name)
-        record.tenant = refusal.tenant = refusal.tenant or record.tenant
-        record.path = record.path or _loggable_path(request)
-        # What is malformed, or left unread, could be taken for another request than it was meant to be.
-        close = self.draining or isinstance(refusal, TargetRefused) or not request.content.is_eof()
-        response = self._refusal(refusal, record, close=close)
-        try:
-            await response.prepare(request)
-        except ConnectionError:
-            record.outcome = "caller_left"
-        return response
-
-    def _refusal(self, refusal: Refusal, record: _Record, *, close: bool) -> CallerResponse:
-        body = problems.document(refusal, public_url=self.public_url, request_id=record.request_id)
-        fields = problems.fields(refusal, body, request_id=record.request_id)
+        if record.response is not None and record.response.begun:
+            self._break_off(record, refusal.name)
+            return
+        fact = record.fact
+        fact.tenant = refusal.tenant = refusal.tenant or fact.tenant
+        fact.path = fact.path or target.loggable_path(request.head.target)
+        body = problems.document(refusal, public_url=self.public_url, request_id=fact.request_id)
+        fields = problems.fields(refusal, body, request_id=fact.request_id)
+        # What is malformed could be taken for another request than it was meant to be.
+        close = self.draining or isinstance(refusal, TargetRefused)
         response = CallerResponse(refusal.status, b"", fields, body=body, close=close)
-        record.response, record.status, record.outcome = response, refusal.status, refusal.name
-        return response
+        record.response, fact.status, fact.outcome = response, refusal.status, refusal.name
+        try:
+            response.begin(request)
+        except ConnectionError:
+            fact.outcome = "caller_left"
 
-    def _break_off(self, record: _Record, outcome: str) -> CallerResponse:
-        record.outcome = outcome
-        response = record.response or CallerResponse(CALLER_LEFT, b"", [], close=True)
-        response.break_off()
-        return response
+    def _break_off(self, record: _Record, outcome: str) -> None:
+        record.fact.outcome = outcome
+        if record.response is not None:
+            record.response.break_off()
 
-    def _finished(self, request: web.BaseRequest, record: _Record) -> RequestFinished:
-        return RequestFinished(
-            request_id=record.request_id,
-            tenant=record.tenant,
-            method=request.method,
-            path=record.path,
-            status=record.status,
-            outcome=record.outcome,
-            upstream_status=record.upstream_status,
-            duration_ms=round((perf_counter() - record.started) * 1000, 3),
-            upstream_ms=None if record.upstream_s is None else round(record.upstream_s * 1000, 3),
-            retried=record.retried,
-            generation=record.generation,
-            bytes_in=record.body.received if record.body is not None else 0,
-            bytes_out=record.response.body_bytes if record.response is not None else 0,
-            caller=request.remote or "unix",
-        )
+    def _finish(self, record: _Record) -> None:
+        fact = record.fact
+        fact.duration_ms = _ms_since(record.started)
+        if record.response is not None:
+            fact.bytes_out = record.response.body_bytes
+        if record.body is not None:
+            fact.bytes_in = record.body.received
+            record.body.close()
+        if record.intake is not None:
+            record.intake.close()
+        self.emit(fact)
 
 
-def _request_id(request: web.BaseRequest) -> str:
-    """The caller's ``X-Request-Id`` if it is harmless in a log and a header, else a new one."""
-    given = [value for name, value in request.raw_headers if name.lower() == headers.REQUEST_ID]
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+def _request_id(fields: Fields) -> str:
+    """The caller's ``X-Request-Id`` if it is harmless in a log and a header, else a new one.
+
+    A new one is unique among all processes and runs; it is no secret, so a number counts up in it.
+    """
+    given = fields.values(headers.REQUEST_ID)
+    if given and len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
-    return _new_request_id()
-
-
-def _new_request_id() -> str:
-    """Unique among all processes and runs; not a secret, so a number counts up in it."""
     return f"{_RUN}{next(_numbers):012x}"
 
 
-def _say_continue(request: web.BaseRequest) -> None:
-    if request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _own_address(request: web.BaseRequest) -> str:
-    """Where the caller connected to, for references in the answer to a request without ``Host``."""
-    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
-    return Origin("http", name[0], name[1]).authority if name else ""
-
-
-def _loggable_path(request: web.BaseRequest) -> str:
-    """The path of a target that was refused, in printable ASCII and bounded, without its query."""
-    return request.raw_path.partition("?")[0][:512].encode("ascii", "backslashreplace").decode("ascii")
+def _ms_since(started: float) -> float:
+    return int((perf_counter() - started) * 1_000_000) / 1000

@@ -33,28 +33,31 @@ Emit = Callable[[Fact], None]
 
 @dataclass(slots=True)
 class RequestFinished(Fact):
-    """A caller's request ended, however it ended. ``path`` is without the query, which may be private."""
+    """A caller's request ended, however it ended. ``path`` is without the query, which may be private.
+
+    Made when the request begins and filled as it goes on, so that each request makes one object of it.
+    """
 
     event: ClassVar[str] = "request.finished"
     request_id: str
-    tenant: str | None
-    method: str
-    path: str
-    status: int
-    """The status sent to the caller; 499 where the caller left before one was sent."""
-    outcome: str
+    tenant: str | None = None
+    method: str = ""
+    path: str = ""
+    status: int = 499
+    """The status sent to the caller; 499 where the caller left before one was sent (nginx's convention)."""
+    outcome: str = "caller_left"
     """``answered``, ``caller_left``, ``upstream_broke_off``, ``cut_by_stop``, or the name of the refusal."""
-    upstream_status: int | None
-    duration_ms: float
-    upstream_ms: float | None
+    upstream_status: int | None = None
+    duration_ms: float = 0.0
+    upstream_ms: float | None = None
     """From handing the first byte to the upstream to the head of the answer that was passed on."""
-    retried: bool
+    retried: bool = False
     """The request was sent a second time after a 401."""
-    generation: int | None
+    generation: int | None = None
     """Generation of the token that the passed-on answer belongs to."""
-    bytes_in: int
-    bytes_out: int
-    caller: str
+    bytes_in: int = 0
+    bytes_out: int = 0
+    caller: str = ""
 
 
 @dataclass(slots=True)

@@ -1,55 +1,50 @@
 """The door of the proxy listener, which has no passwords: what is refused before anyone asks for a tenant.
 
-Pure. Keeps out requests whose end two servers could see in two places (smuggling), whose ``Host`` is not ours
-(DNS rebinding), and that a web page sends.
+Pure. Keeps out requests whose ``Host`` is not ours (DNS rebinding), that a web page sends, or that were here
+before.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 from proxy import headers
-from proxy.errors import BrowserRefused, HostRefused, TargetRefused
-from proxy.headers import Field
-from proxy.target import Target
+from proxy.errors import BrowserRefused, HostRefused, LoopDetected, TargetRefused
+from proxy.headers import Field, Fields, remembered
 
-_VERSIONS = frozenset({(1, 0), (1, 1)})
-_LENGTH = re.compile(r"[0-9]{1,18}")
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
 
 
-def check_framing(
-    version: tuple[int, int], *, transfer_encoding: str | None, content_length: str | None, has_body: bool
-) -> None:
-    """Let through only what ends at the same byte for everyone (RFC 9112 sections 2.3, 6.1 and 6.3).
+class Admitted(NamedTuple):
+    """For whom a request is meant, as far as its head says."""
 
-    The parser before this knows codings and lengths that are not understood here, and reads messages of other
-    versions; what it saw must be all that there is.
+    authority: str | None
+    """Host and port as the caller wrote them; ``None`` where HTTP/1.0 left them out."""
+    host: str
+    """Host without port and brackets, in lower case; empty where there is none."""
 
-    :param transfer_encoding: the field's value, ``None`` where there is none; as ``content_length``.
-    :param has_body: whether the parser saw that a body follows.
-    :raises TargetRefused: a framing that is ambiguous, or that only some servers would understand.
+
+@remembered
+def admit(fields: Fields, absolute: str | None, http_1_1: bool, /) -> Admitted:
+    """Let through what is for one host, not from a web page, and not from ourselves.
+
+    :param absolute: the authority of an absolute-form target.
+    :raises TargetRefused: as :func:`authority_of`.
+    :raises BrowserRefused: as :func:`check_browser`.
+    :raises LoopDetected: ``Via`` already names this proxy.
     """
-    if version not in _VERSIONS:
-        raise TargetRefused("the protocol version is neither HTTP/1.1 nor HTTP/1.0")
-    if transfer_encoding is not None:
-        if version == (1, 0):
-            raise TargetRefused("HTTP/1.0 has no Transfer-Encoding; send Content-Length")
-        if content_length is not None:
-            raise TargetRefused("Transfer-Encoding and Content-Length are both sent; send one of them")
-        if transfer_encoding.lower() != "chunked":
-            raise TargetRefused("the Transfer-Encoding is not chunked alone")
-    elif content_length is None:
-        if has_body:  # what CONNECT is followed by
-            raise TargetRefused("the method CONNECT is not served")
-    elif not _LENGTH.fullmatch(content_length) or (int(content_length) > 0) != has_body:
-        raise TargetRefused("the Content-Length is not a length that a body can have")
+    authority = authority_of(fields, absolute, http_1_1=http_1_1)
+    check_browser(fields, authority)
+    if headers.passed_here_before(fields):
+        raise LoopDetected("Via already names this proxy")
+    return Admitted(authority, "" if authority is None else _host_of(authority) or "")
 
 
-def authority_of(fields: Sequence[Field], target: Target, *, http_1_1: bool) -> str | None:
+def authority_of(fields: Iterable[Field], absolute: str | None, *, http_1_1: bool) -> str | None:
     """The host and port for which a request is meant (RFC 9112 sections 3.2 and 3.3).
 
     ``None`` for an HTTP/1.0 request without ``Host``, which that version allows.
@@ -60,17 +55,10 @@ def authority_of(fields: Sequence[Field], target: Target, *, http_1_1: bool) -> 
     host = headers.single(fields, b"host")
     if host is None and http_1_1:
         raise TargetRefused("the Host header is missing; HTTP/1.1 requires one")
-    authority = target.authority if target.authority is not None else host
+    authority = absolute if absolute is not None else host
     if authority is not None and _host_of(authority) is None:
         raise TargetRefused("the Host header is not a host name or address with an optional port")
     return authority
-
-
-def host_name(authority: str) -> str:
-    """Host without port and brackets, in lower case, without a dot at its end."""
-    host = _host_of(authority)
-    assert host is not None, "authority_of has checked it"
-    return host
 
 
 def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
@@ -81,12 +69,12 @@ def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
 
     :raises HostRefused: any other name.
     """
-    if host == "localhost" or is_configured(host) or _is_address(host):
+    if _is_address(host) or host == "localhost" or is_configured(host):
         return
     raise HostRefused(f"Host {host[:253]!r} is neither an address, nor localhost, nor a configured name")
 
 
-def check_browser(fields: Sequence[Field], authority: str | None) -> None:
+def check_browser(fields: Iterable[Field], authority: str | None) -> None:
     """Refuse what a browser sends on behalf of a page of another site (Fetch Metadata, Origin).
 
     :raises BrowserRefused: ``Sec-Fetch-Site`` or ``Origin`` tell of another site.
@@ -100,7 +88,6 @@ def check_browser(fields: Sequence[Field], authority: str | None) -> None:
             raise BrowserRefused("Origin says that a page of another site sent this request")
 
 
-# Callers send few different hosts, and each in every request.
 @lru_cache(maxsize=1024)
 def _host_of(authority: str) -> str | None:
     match = _AUTHORITY.fullmatch(authority)

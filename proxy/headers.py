@@ -8,15 +8,67 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import lru_cache, wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from proxy.errors import TargetRefused, UpstreamUnreachable
 from proxy.model import Origin, Secret
 
 Field = tuple[bytes, bytes]
 Headers = list[Field]
+
+
+class Fields:
+    """A header section: its fields in their order, and their values by name.
+
+    Two sections are equal only if they are one object, so that what follows from one can be looked up by it.
+    """
+
+    __slots__ = ("_by_name", "_fields", "recurs")
+
+    def __init__(self, fields: Iterable[Field], *, recurs: bool = False) -> None:
+        """``recurs``: the object also stands for the same section of other requests (:func:`remembered`)."""
+        self.recurs = recurs
+        self._fields = tuple(fields)
+        self._by_name: dict[bytes, list[bytes]] = {}
+        for name, value in self._fields:
+            self._by_name.setdefault(name.lower(), []).append(value.strip())
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of the field ``name`` (given in lower case), in order, freed of white space."""
+        return self._by_name.get(name, _NONE)
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+_NONE: list[bytes] = []
+
+_Given = ParamSpec("_Given")
+_Said = TypeVar("_Said")
+
+
+def remembered(
+    rule: Callable[Concatenate[Fields, _Given], _Said],
+) -> Callable[Concatenate[Fields, _Given], _Said]:
+    """Remember what a pure rule says of a section that recurs, for the same further arguments.
+
+    A tool repeats its header section from request to request, and most of what is worked out for a request
+    follows from it alone. A refusal is not remembered.
+    """
+    known = lru_cache(maxsize=512)(rule)
+
+    @wraps(rule)
+    def say(fields: Fields, /, *args: _Given.args, **named: _Given.kwargs) -> _Said:
+        return known(fields, *args, **named) if fields.recurs else rule(fields, *args, **named)  # type: ignore[arg-type] # what is given is hashable
+
+    return say
+
 
 PSEUDONYM = b"pleo-proxy"
 """How the proxy names itself in ``Via`` (RFC 9110 section 7.6.3)."""
@@ -122,9 +174,33 @@ def for_upstream(
     return kept
 
 
-def inject(headers: Headers, token: Secret) -> Headers:
-    """``headers`` with the credential, the last thing to happen to them (RFC 6750 section 2.1)."""
-    return [*headers, (b"Authorization", b"Bearer " + token.reveal().encode())]
+def lines(fields: Sequence[Field]) -> bytes:
+    """Fields as they are sent, each line ended by CRLF (RFC 9112 section 5).
+
+    :raises ValueError: a field holds a line break. The last line of defence: one more line than fields would
+        be a field of a caller's own making.
+    """
+    composed = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not composed.count(b"\r") == composed.count(b"\n") == len(fields):
+        raise ValueError("a line break in a header field")
+    return composed
+
+
+@remembered
+def upstream_lines(fields: Fields, host: bytes, version: bytes, keep_expect: bool, /) -> bytes:
+    """What :func:`for_upstream` keeps, as it is sent."""
+    return lines(for_upstream(fields, host=host, version=version, keep_expect=keep_expect))
+
+
+def inject(cleaned: bytes, token: Secret) -> bytes:
+    """Header lines with the credential, the last thing to happen to them (RFC 6750 section 2.1).
+
+    :raises ValueError: the token holds what is none of its characters, and could be another line.
+    """
+    value = token.reveal()
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("an access token with a character that no token has")
+    return b"%bAuthorization: Bearer %b\r\n" % (cleaned, value.encode())
 
 
 def proxy_authorization(credentials: Secret) -> bytes:
@@ -194,7 +270,7 @@ _NOT_IN_TRAILERS = frozenset(
 framing, routing, authentication, request modifiers, response controls, content format)."""
 
 
-def trailers_for_caller(trailers: Iterable[Field], fields: Iterable[Field]) -> Headers:
+def trailers_for_caller(trailers: Sequence[Field], fields: Iterable[Field]) -> Headers:
     """The trailer fields of Pleo's answer as they go back; ``fields`` are those of its head.
 
     What some recipients merge into the header section must not change there what the head has settled.
@@ -203,6 +279,8 @@ def trailers_for_caller(trailers: Iterable[Field], fields: Iterable[Field]) -> H
     for name, value in fields:
         if _kind(name) is _Kind.CONNECTION:
             named |= _connection_options(value)
+    if not trailers:
+        return []
     kept = [field for field in trailers if _kind(field[0]) is _Kind.END_TO_END]
     return _without(kept, named | _NOT_IN_TRAILERS)
 
@@ -221,39 +299,15 @@ def passed_here_before(fields: Iterable[Field]) -> bool:
     )
 
 
-class Fields(tuple[Field, ...]):  # noqa: SLOT001 - what is found at the first question is kept in it
-    """A header section that is asked for many fields: it is gone through once, at the first question."""
-
-    @cached_property
-    def by_name(self) -> dict[bytes, list[bytes]]:
-        """Values by the field's name in lower case, in order, without white space around them."""
-        found: dict[bytes, list[bytes]] = {}
-        for name, value in self:
-            lower = _lower_names.get(name) or _lower(name)
-            found.setdefault(lower, []).append(value.strip())
-        return found
-
-
-_lower_names: dict[bytes, bytes] = {}
-
-
-def _lower(name: bytes) -> bytes:
-    lower = name.lower()
-    if len(_lower_names) < _KINDS_MOST:
-        _lower_names[name] = lower
-    return lower
-
-
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
-    """All values of the field ``name`` (given in lower case), in order, without white space around them."""
-    section = fields if isinstance(fields, Fields) else Fields(fields)
-    return section.by_name.get(name, [])
+    """As :meth:`Fields.values`, of any section."""
+    return (fields if isinstance(fields, Fields) else Fields(fields)).values(name)
 
 
 def has(fields: Iterable[Field], name: bytes) -> bool:
     """Whether there is a field ``name`` (given in lower case), for a section that is asked this only."""
     size = len(name)
-    return any(len(key) == size and key.lower() == name for key, _ in fields)
+    return name in [key.lower() for key, _ in fields if len(key) == size]
 
 
 def single(fields: Iterable[Field], name: bytes) -> str | None:

@@ -7,6 +7,7 @@ refused, because the policy decision and Pleo's routing must be about the same p
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +27,10 @@ _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
 """What a decoded path must not have, because a server on the way could read it as another path."""
 
 
+RECURRING_BYTES = 256
+"""What is worked out for a target is remembered up to this length, so that the memory of it stays small."""
+
+
 class Target(NamedTuple):
     """An origin-form target (RFC 9112 section 3.2.1), its bytes kept."""
 
@@ -43,6 +48,11 @@ class Target(NamedTuple):
         return self.path if self.query is None else self.path + b"?" + self.query
 
     @property
+    def shown(self) -> str:
+        """The path for a log."""
+        return self.path.decode("ascii")
+
+    @property
     def first_segment(self) -> str:
         """The decoded path's first segment: where a tenant's name may stand."""
         return self.decoded[1:].partition("/")[0]
@@ -54,7 +64,7 @@ class Target(NamedTuple):
         return Target(b"/" + rest if slash else b"/", self.query, "/" + decoded, self.authority)
 
 
-def parse(raw: bytes, *, max_bytes: int) -> Target:
+def parse(raw: bytes, max_bytes: int) -> Target:
     """The target of a request line.
 
     :raises TargetTooLong: longer than ``max_bytes``.
@@ -64,6 +74,16 @@ def parse(raw: bytes, *, max_bytes: int) -> Target:
     """
     if len(raw) > max_bytes:
         raise TargetTooLong(f"the target has {len(raw)} bytes; limits.target_bytes is {max_bytes}")
+    return (_recurring if len(raw) <= RECURRING_BYTES else _parsed)(raw)
+
+
+def loggable_path(raw: bytes) -> str:
+    """The path of a target that was refused, in printable ASCII and bounded, without its query."""
+    path = raw.partition(b"?")[0][:512].decode("latin-1")
+    return "".join(char if " " <= char <= "~" else f"\\x{ord(char):02x}" for char in path)
+
+
+def _parsed(raw: bytes) -> Target:
     authority = None
     if not raw.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(raw)
@@ -78,6 +98,10 @@ def parse(raw: bytes, *, max_bytes: int) -> Target:
         raise TargetRefused("the request target has a character that must be percent-encoded (RFC 3986)")
     path, mark, query = raw.partition(b"?")
     return Target(path, query if mark else None, _decoded_path(path), authority)
+
+
+# Tools ask for the same few targets again and again.
+_recurring = lru_cache(maxsize=1024)(_parsed)
 
 
 def _decoded_path(path: bytes) -> str:

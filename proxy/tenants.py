@@ -13,16 +13,17 @@ import hashlib
 import ipaddress
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from proxy import headers
 from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
-from proxy.headers import Field
+from proxy.headers import Fields
 from proxy.model import Secret, Tenant
 from proxy.oauth import company_id
-from proxy.target import Target
+from proxy.target import RECURRING_BYTES, Target
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LIKE_A_VERSION = re.compile(r"v\d+(-[a-z0-9]+)?")
@@ -175,13 +176,14 @@ class Directory:
         self._hosts = {host: tenant for tenant in tenants.values() for host in tenant.hosts}
         self._keys = {key: tenant for tenant in tenants.values() for key in tenant.legacy_keys}
         self._networks = _outermost(_network_claims(tenants))
+        self._known = lru_cache(maxsize=1024)(self._resolve)
 
     @property
     def hosts(self) -> Iterable[str]:
         """Host names of all tenants, which callers may use in ``Host``."""
         return self._hosts.keys()
 
-    def resolve(self, target: Target, fields: Sequence[Field], *, host: str, caller: str) -> Resolved:
+    def resolve(self, target: Target, fields: Fields, host: str, caller: str) -> Resolved:
         """Find the one tenant that claims a request.
 
         :param host: host of the request without port, in lower case.
@@ -190,6 +192,10 @@ class Directory:
         :raises TenantAmbiguous: routes of different tenants claim it.
         :raises TenantDisabled: the operator switched the tenant off.
         """
+        recurs = fields.recurs and len(target.path) <= RECURRING_BYTES
+        return (self._known if recurs else self._resolve)(target, fields, host, caller)
+
+    def _resolve(self, target: Target, fields: Fields, host: str, caller: str) -> Resolved:
         by_path = self.tenants.get(target.first_segment)
         found = set() if by_path is None else {by_path.name}
         others = self._other_claims(fields, host, caller)
@@ -207,7 +213,7 @@ class Directory:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
 
-    def _other_claims(self, fields: Sequence[Field], host: str, caller: str) -> list[tuple[str, Tenant]]:
+    def _other_claims(self, fields: Fields, host: str, caller: str) -> list[tuple[str, Tenant]]:
         claims = []
         if (by_host := self._hosts.get(host)) is not None:
             claims.append(("host", by_host))
@@ -218,7 +224,7 @@ class Directory:
             claims.append(("caller network", by_network))
         return claims
 
-    def _by_header(self, fields: Sequence[Field]) -> Tenant | None:
+    def _by_header(self, fields: Fields) -> Tenant | None:
         named = headers.single(fields, headers.TENANT)
         if named is None:
             return None
@@ -227,7 +233,7 @@ class Directory:
             raise TenantUnknown(f"the X-Pleo-Tenant header names {named[:63]!r}, which is no tenant here")
         return tenant
 
-    def _by_legacy_keys(self, fields: Sequence[Field]) -> list[Tenant]:
+    def _by_legacy_keys(self, fields: Fields) -> list[Tenant]:
         # All of them count: of two keys for two tenants, neither may be preferred.
         if not self._keys:
             return []
@@ -279,7 +285,7 @@ def _address(text: str) -> Address | None:
     return mapped or address
 
 
-def _what_was_tried(target: Target, host: str, caller: str, fields: Sequence[Field]) -> str:
+def _what_was_tried(target: Target, host: str, caller: str, fields: Fields) -> str:
     key = "a legacy key that is not known" if headers.values(fields, b"authorization") else "no legacy key"
     return (
         f"path prefix {target.first_segment[:63]!r}, host {host[:253]!r}, no X-Pleo-Tenant header, {key} and "

@@ -111,11 +111,9 @@ def exchange_limits(settings: Settings) -> Limits:
     limits = settings.limits
     return Limits(
         limits.target_bytes,
-        limits.head_bytes,
         limits.body_bytes,
         limits.replay_memory,
         limits.replay_disk,
-        limits.idle_s,
     )
 
 

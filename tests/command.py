@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import aiohttp
+import click
 import pytest
 
 from proxy.cli import main
@@ -272,3 +273,10 @@ async def serving(config: Path, run_name: str = "serve") -> AsyncIterator[Servin
         yield Serving(
             process, Cli(config), f"http://{ready['proxy'][0]}", f"http://{ready['admin']}", session
         )
+
+
+def subcommands(group: click.Group) -> dict[str, click.Command]:
+    """The commands of a group by name, loaded."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}

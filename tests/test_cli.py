@@ -23,7 +23,7 @@ from proxy.cli.output import print_rows
 from proxy.config import loading
 from proxy.model import Sealed
 from proxy.store import open_store
-from tests.command import PROGRAM, ROOT, Cli, clean_environ, run, write_config
+from tests.command import PROGRAM, ROOT, Cli, clean_environ, run, subcommands, write_config
 
 ACME = "0a0ac3e0-5b1d-4c1e-9f53-6d1f6f3a7c01"
 GLOBEX = "91b0be00-2f6a-4f0b-8c55-0d5a3c1f7e02"
@@ -53,7 +53,7 @@ GRANT_FIELDS = [
 
 def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words of every command, groups included."""
-    for name, command in group.commands.items():
+    for name, command in subcommands(group).items():
         yield (*words, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*words, name))

@@ -38,6 +38,7 @@ from proxy.model import Secret
 from proxy.sandbox import COMPANIES, Sandbox
 from proxy.tenants import hash_legacy_key
 from proxy.tokens import Tokens
+from tests.command import subcommands
 from tests.harness import Proxy, running_proxy
 from tests.test_house_rules import FACTS, NAMES, ROOT, all_commands, checks_in
 
@@ -299,8 +300,8 @@ def test_mentioned_commands_exist(path: Path) -> None:
         command: click.Command = cli
         for word in mention.split():
             if isinstance(command, click.Group):
-                assert word in command.commands, mention
-                command = command.commands[word]
+                assert word in subcommands(command), mention
+                command = subcommands(command)[word]
 
 
 def parse(arguments: list[str]) -> None:
@@ -312,8 +313,8 @@ def parse(arguments: list[str]) -> None:
     while isinstance(command, click.Group):
         assert arguments, "a group without a command"
         word, *arguments = arguments
-        assert word in command.commands, word
-        command = command.commands[word]
+        assert word in subcommands(command), word
+        command = subcommands(command)[word]
     with ExitStack() as stack:
         for param in command.params:
             if isinstance(param.type, click.Path):  # files need not be there

@@ -25,6 +25,7 @@ from proxy.errors import REFUSALS
 from proxy.facts import Fact, Refreshed, RefreshFailed, RequestFinished
 from proxy.model import Outcome
 from proxy.telemetry.metrics import Metrics
+from tests.command import subcommands
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "proxy"
@@ -33,7 +34,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors", "model", "facts"),
-    ("target", "headers", "guard", "policy", "oauth", "lifecycle", "vault", "problems"),
+    ("target", "headers", "heads", "framing", "guard", "policy", "oauth", "lifecycle", "vault", "problems"),
     ("config", "keyring", "store", "provider", "upstream", "replay", "intake", "response", "pairs"),
     ("tenants", "listing", "refresher", "tokens", "authorize"),
     ("exchange",),
@@ -520,7 +521,7 @@ def test_every_problem_type_is_documented() -> None:
 def all_commands(group: click.Group, above: str = "pleo-proxy") -> Iterator[tuple[str, click.Command]]:
     """Every command with the words by which it is called, groups before what they hold."""
     yield above, group
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(subcommands(group).items()):
         if isinstance(command, click.Group):
             yield from all_commands(command, f"{above} {name}")
         else:

@@ -1,16 +1,13 @@
-"""The accepting side's limits, and the places where it leans on aiohttp's inner workings."""
+"""The accepting side: what its limits cut, and what it holds back."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import re
 from pathlib import Path
 from time import monotonic
 
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
-
+from proxy.intake import HIGH_WATER
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy, until
 
@@ -36,8 +33,7 @@ async def test_a_long_upload_is_not_taken_for_a_slow_head(proxy: Proxy) -> None:
     writer.write(b"POST /acme/v1/sandbox/echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\n\r\nab")
     await until(lambda: proxy.app.exchange.under_way)
     (connection,) = proxy.app.server.connections
-    now = asyncio.get_running_loop().time()
-    assert not connection.is_slow(now + 3600)  # type: ignore[attr-defined] # it is one of ours
+    connection.expire(asyncio.get_running_loop().time() + 3600)
     writer.write(b"cd")
     assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
     writer.close()
@@ -59,26 +55,43 @@ async def test_connections_over_the_limit_are_told_so(pleo: Sandbox, tmp_path: P
         writer.close()
 
 
-def test_aiohttp_still_has_what_the_listener_leans_on() -> None:
-    """An upgrade of aiohttp that changes what proxy/listener.py and proxy/response.py use is seen here."""
-    assert list(inspect.signature(RequestHandler.handle_error).parameters) == [
-        "self",
-        "request",
-        "status",
-        "exc",
-        "message",
-    ]
-    accepted = inspect.signature(RequestHandler.__init__).parameters
-    for name in ("keepalive_timeout", "lingering_time", "max_line_size", "max_field_size", "max_headers"):
-        assert name in accepted
-    assert accepted["auto_decompress"].default is True
-    assert {"_current_request", "_messages"} <= set(RequestHandler.__slots__)
-    assert "(_ErrInfo(status=400, exc=exc, message=exc.message), EMPTY_PAYLOAD)" in inspect.getsource(
-        RequestHandler.data_received
-    )
-    assert LineTooLong(b"x", 7).args[1] == 7
-    assert {"prepare", "write", "write_eof", "keep_alive", "prepared"} <= set(dir(web.StreamResponse))
-    source = inspect.getsource(RequestHandler)
-    assert "self._keepalive = bool(resp.keep_alive)" in source
-    assert "await prepare_meth(request)" in source
-    assert "await resp.write_eof()" in source
+async def test_a_head_in_pieces_is_one_head(proxy: Proxy) -> None:
+    """However a head is cut, down to single bytes, it is the same request."""
+    reader, writer = await asyncio.open_connection(*proxy.address)
+    for byte in b"\r\nGET /acme/v1/sandbox/echo HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n":
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+
+
+async def test_pipelined_requests_are_held_at_their_sender(proxy: Proxy) -> None:
+    """A flood of requests on one connection waits in the network, not in memory, and is answered in order."""
+    one = b"GET /acme/v1/sandbox/echo HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Pad: %b\r\n\r\n" % (b"x" * 4000)
+    reader, writer = await asyncio.open_connection(*proxy.address)
+    count = 200
+    writer.write(one * count)
+    (connection,) = proxy.app.server.connections
+    most = 0
+    for _ in range(count):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        most = max(most, len(connection._unread))
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        assert length is not None
+        await reader.readexactly(int(length[1]))
+    assert HIGH_WATER / 2 < most < 3 * HIGH_WATER
+    writer.close()
+
+
+async def test_a_caller_that_does_not_take_its_answer_is_cut(pleo: Sandbox, tmp_path: Path) -> None:
+    """A connection that was to close, and whose last bytes nobody takes, is not kept for ever."""
+    async with running_proxy(pleo, tmp_path, limits={"idle_s": 0.2}) as proxy:
+        server = proxy.app.server
+        _, writer = await asyncio.open_connection(*proxy.address)
+        await until(lambda: server.connections)
+        (connection,) = server.connections
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # asyncio's transports can
+        connection.write(bytes(20_000_000))
+        await until(lambda: not server.connections)
+        writer.close()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import Refusal, TargetRefused, TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
-from proxy.headers import Headers
+from proxy.headers import Fields, Headers
 from proxy.model import Preset, Secret, Tenant
 from proxy.target import parse
 from proxy.tenants import Directory, Resolved, check_together, checked, hash_legacy_key
@@ -204,7 +204,7 @@ def resolve(
     caller: str = "198.51.100.9",
 ) -> Resolved:
     """The tenant of a request that by itself says nothing of one."""
-    return directory.resolve(parse(path, max_bytes=999), fields or [], host=host, caller=caller)
+    return directory.resolve(parse(path, max_bytes=999), Fields(fields or []), host, caller)
 
 
 def by_network(directory: Directory, caller: str) -> str | None:

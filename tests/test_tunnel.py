@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import UpstreamUnreachable
+from proxy.headers import lines
 from proxy.model import HttpProxy, Origin, Outcome, Secret
 from proxy.oauth import TokenFailure, TokenPair
 from proxy.provider import Provider, Registration
@@ -126,7 +127,7 @@ async def test_tls_goes_through_a_tunnel_that_sees_nothing(authority: Authority)
             engine = stage.engine(
                 scheme="https", host="localhost", trust=authority.client, http_proxy=http_proxy
             )
-            sending = asyncio.create_task(engine.send(b"GET", b"/secret-path", TOKEN, None))
+            sending = asyncio.create_task(engine.send(b"GET", b"/secret-path", lines(TOKEN), None))
             peer = await stage.peer()
             head = await peer.head()
             assert b"Authorization: Bearer the-token\r\n" in head
@@ -152,7 +153,7 @@ async def test_the_certificate_is_the_origins(authority: Authority) -> None:
                 scheme="https", host="pleo.example", trust=authority.client, http_proxy=http_proxy
             )
             with pytest.raises(UpstreamUnreachable, match="certificate not accepted"):
-                await engine.send(b"GET", b"/", TOKEN, None)
+                await engine.send(b"GET", b"/", lines(TOKEN), None)
             assert not stage.accepted
             assert b"the-token" not in tunnels.passed
 
@@ -205,7 +206,7 @@ async def test_a_tunnel_that_is_refused(answer: bytes, kind: str) -> None:
         async with tunnels.running(stage.port) as http_proxy:
             engine = stage.engine(host="api.example", http_proxy=http_proxy)
             with pytest.raises(UpstreamUnreachable) as caught:
-                await engine.send(b"GET", b"/", TOKEN, None)
+                await engine.send(b"GET", b"/", lines(TOKEN), None)
         assert caught.value.detail == f"http://api.example:{stage.port}: the HTTP proxy {kind}"
         assert not stage.accepted
 
@@ -220,7 +221,7 @@ async def test_a_proxy_that_is_silent_or_leaves() -> None:
             async with tunnels.running(stage.port) as http_proxy:
                 engine = stage.engine(host="api.example", connect_s=0.2, http_proxy=http_proxy)
                 with pytest.raises(UpstreamUnreachable) as caught:
-                    await engine.send(b"GET", b"/", TOKEN, None)
+                    await engine.send(b"GET", b"/", lines(TOKEN), None)
             assert caught.value.detail.endswith(f": {kind} (through the HTTP proxy)")
 
 

@@ -7,15 +7,78 @@ configuration.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import click
 
 from proxy import __version__
-from proxy.cli import demo, grants, keys, sandbox, serve, tenants
 from proxy.cli.ending import NAME, exit_code_of
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _serve() -> tuple[click.Command, ...]:
+    from proxy.cli import serve  # noqa: PLC0415 - see _LOADERS
+
+    return serve.serve, serve.check
+
+
+def _demo() -> tuple[click.Command, ...]:
+    from proxy.cli import demo  # noqa: PLC0415 - see _LOADERS
+
+    return (demo.demo,)
+
+
+def _sandbox() -> tuple[click.Command, ...]:
+    from proxy.cli import sandbox  # noqa: PLC0415 - see _LOADERS
+
+    return (sandbox.sandbox,)
+
+
+def _tenants() -> tuple[click.Command, ...]:
+    from proxy.cli import tenants  # noqa: PLC0415 - see _LOADERS
+
+    return (tenants.tenants,)
+
+
+def _grants() -> tuple[click.Command, ...]:
+    from proxy.cli import grants  # noqa: PLC0415 - see _LOADERS
+
+    return grants.connect, grants.grants
+
+
+def _keys() -> tuple[click.Command, ...]:
+    from proxy.cli import keys  # noqa: PLC0415 - see _LOADERS
+
+    return (keys.keys,)
+
+
+_LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
+    "serve": _serve,
+    "check": _serve,
+    "demo": _demo,
+    "sandbox": _sandbox,
+    "tenants": _tenants,
+    "connect": _grants,
+    "grants": _grants,
+    "keys": _keys,
+}
+"""What brings in each command. Only the one that is asked for is loaded: a proxy that serves for months need
+not hold the sandbox, and the tables for terminals, in memory."""
+
+
+class _Commands(click.Group):
+    """The commands, loaded as they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_LOADERS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
+        load = _LOADERS.get(cmd_name)
+        return next((command for command in load() if command.name == cmd_name), None) if load else None
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name=NAME)
 def cli() -> None:
     """Lets tools that cannot do OAuth use the Pleo API.
@@ -24,19 +87,6 @@ def cli() -> None:
 
     Start with `pleo-proxy demo`, or with `pleo-proxy check --config FILE`.
     """
-
-
-for command in (
-    serve.serve,
-    serve.check,
-    demo.demo,
-    sandbox.sandbox,
-    tenants.tenants,
-    grants.connect,
-    grants.grants,
-    keys.keys,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

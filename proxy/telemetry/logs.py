@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import time
@@ -10,9 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal
 
 import orjson
-import structlog
 
-from proxy.facts import Fact, Level
+from proxy.facts import Fact, Level, RequestFinished
 
 _LEVELS: dict[Level, int] = {
     "debug": logging.DEBUG,
@@ -23,7 +23,11 @@ _LEVELS: dict[Level, int] = {
 
 
 class LogSink:
-    """Writes each fact as one line, whole and at once: a lump of buffered lines would hold up callers."""
+    """Writes each fact as one line, whole.
+
+    Lines of requests that end in one turn of the event loop leave in one write, at its end; every other line
+    leaves at once. To wait any longer would make lumps that hold up callers.
+    """
 
     def __init__(
         self,
@@ -37,33 +41,56 @@ class LogSink:
         self.lost = 0
         """Lines that could not be written (a full disk, a reader that went away)."""
         self._shown = {name for name, number in _LEVELS.items() if number >= _LEVELS[level]}
-        if log_format == "json":
-            self._write: Callable[[Fact], Any] = _JsonLines(structlog.BytesLogger(stream), worker)
-        else:
-            self._write = _ConsoleLines(stream, worker)
+        self._stream = stream
+        self._line: Callable[[Fact], bytes] = (
+            _JsonLine(worker) if log_format == "json" else _ConsoleLine(worker, colors=stream.isatty())
+        )
+        self._waiting: list[bytes] = []
 
     def __call__(self, fact: Fact) -> None:
         """Write one line; a line that cannot be written is counted and dropped."""
         if fact.level not in self._shown:
             return
         try:
-            self._write(fact)
-        # ValueError: the stream was closed under us. TypeError: a text that is no Unicode.
-        except (OSError, ValueError, TypeError):
+            self._waiting.append(self._line(fact))
+        except TypeError:  # a text that is no Unicode
             self.lost += 1
+            return
+        if not (type(fact) is RequestFinished and self._flushes_soon()):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        lines = self._waiting
+        if not lines:
+            return
+        self._waiting = []
+        try:
+            self._stream.write(b"".join(lines))
+            self._stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream was closed under us
+            self.lost += len(lines)
+
+    def _flushes_soon(self) -> bool:
+        if len(self._waiting) > 1:
+            return True
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:  # no loop runs
+            return False
+        return True
 
 
-class _JsonLines:
+class _JsonLine:
     """Facts as JSON objects, with timestamp, level and event first."""
 
-    def __init__(self, logger: structlog.BytesLogger, worker: int | None) -> None:
-        self._logger = logger
+    def __init__(self, worker: int | None) -> None:
         self._worker = b"" if worker is None else b'"worker":%d,' % worker
         self._after_time: dict[type[Fact], bytes] = {}
         self._second = 0
         self._up_to_second = b""
 
-    def __call__(self, fact: Fact) -> None:
+    def __call__(self, fact: Fact) -> bytes:
         kind = type(fact)
         after_time = self._after_time.get(kind)
         if after_time is None:
@@ -74,7 +101,7 @@ class _JsonLines:
             )
             self._after_time[kind] = after_time
         # A fact is rendered as the object that it is; what comes first takes the place of its brace.
-        self._logger.msg(self._time() + after_time + orjson.dumps(fact)[1:])
+        return self._time() + after_time + orjson.dumps(fact, option=orjson.OPT_APPEND_NEWLINE)[1:]
 
     def _time(self) -> bytes:
         """Now as ISO 8601 in UTC with microseconds; all but those is rendered once a second."""
@@ -86,29 +113,28 @@ class _JsonLines:
         return b"%b%06d" % (self._up_to_second, microseconds)
 
 
-class _ConsoleLines:
+class _ConsoleLine:
     """Facts as columns, in colours on a terminal."""
 
-    def __init__(self, stream: BinaryIO, worker: int | None) -> None:
+    def __init__(self, worker: int | None, *, colors: bool) -> None:
+        # Here, since it brings the drawing of tracebacks and 5 MB, which a log for machines does without.
+        import structlog  # noqa: PLC0415
+
         self._log = structlog.wrap_logger(
-            structlog.BytesLogger(stream),
+            structlog.ReturnLogger(),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
-                structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False, pad_event_to=22),
-                _encode,
+                structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=22),
             ],
             wrapper_class=structlog.BoundLogger,
         ).bind(**({} if worker is None else {"worker": worker}))
 
-    def __call__(self, fact: Fact) -> None:
-        getattr(self._log, fact.level)(fact.event, **fields_of(fact))
+    def __call__(self, fact: Fact) -> bytes:
+        line: str = getattr(self._log, fact.level)(fact.event, **fields_of(fact))
+        return line.encode() + b"\n"
 
 
 def fields_of(fact: Fact) -> dict[str, Any]:
     """The fact's fields in the order in which they are documented."""
     return {field.name: getattr(fact, field.name) for field in dataclasses.fields(fact)}
-
-
-def _encode(_logger: object, _method: str, line: Any) -> bytes:  # noqa: ANN401 - what the renderer gives
-    return str(line).encode()

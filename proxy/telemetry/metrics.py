@@ -24,6 +24,8 @@ from proxy.telemetry.tally import Key, Tally
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms' buckets; +Inf follows."""
+_SUM = len(BUCKETS_S) + 1
+"""Place of a histogram's sum, behind its buckets."""
 
 _REQUESTS = "pleo_proxy_requests"
 _RETRIED = "pleo_proxy_requests_retried"
@@ -58,19 +60,15 @@ Gauges = Callable[[], Mapping[str, float]]
 class _Histogram:
     """Where the buckets and the sum of one series are."""
 
-    __slots__ = ("_first", "_sum", "_tally")
+    __slots__ = ("_first", "_tally")
 
     def __init__(self, numbers: Tally, name: str, *labels: str) -> None:
         self._tally = numbers
-        self._first = numbers.index(name, *labels, "0")
-        for bucket in range(1, len(BUCKETS_S) + 1):
-            numbers.index(name, *labels, str(bucket))
-        self._sum = numbers.index(name, *labels, "sum")
+        self._first = numbers.row(_SUM + 1, name, *labels)
 
     def observe(self, seconds: float) -> None:
-        # Indexes that are made one after the other are consecutive.
         self._tally.add(self._first + bisect_left(BUCKETS_S, seconds))
-        self._tally.add(self._sum, seconds)
+        self._tally.add(self._first + _SUM, seconds)
 
 
 class Metrics:
@@ -131,15 +129,16 @@ class Metrics:
     def _count_request(self, fact: RequestFinished) -> None:
         # A request of no tenant has the empty label, so that callers cannot invent label values.
         tenant = fact.tenant or ""
-        self._add(_REQUESTS, tenant, fact.outcome)
+        numbers = self._tally
+        numbers.add(numbers.index(_REQUESTS, tenant, fact.outcome))
         seconds = self._seconds.get(tenant)
         if seconds is None:
-            seconds = self._seconds[tenant] = _Histogram(self._tally, _SECONDS, tenant)
+            seconds = self._seconds[tenant] = _Histogram(numbers, _SECONDS, tenant)
         seconds.observe(fact.duration_ms / 1000)
         if fact.upstream_ms is not None:
             self._upstream_seconds.observe(fact.upstream_ms / 1000)
         if fact.retried:
-            self._tally.add(self._retried)
+            numbers.add(self._retried)
         if fact.upstream_status is not None:
             self._count_response(fact.upstream_status)
 
@@ -200,7 +199,7 @@ def _histogram(
         for position, bound in enumerate(bounds):
             total += numbers.get((*labels, str(position)), 0.0)
             buckets.append((bound, total))
-        family.add_metric(labels, buckets, numbers.get((*labels, "sum"), 0.0))
+        family.add_metric(labels, buckets, numbers.get((*labels, str(_SUM)), 0.0))
     return family
 
 

@@ -30,7 +30,9 @@ class Tally:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._indexes: dict[Key, int] = {}
+        self._rows: dict[Key, tuple[int, int]] = {}
+        """Index of the first number, and how many there are."""
+        self._used = 0
         self._map: mmap.mmap | None = None
         self._values: Any = array("d", bytes(_FIRST_CAPACITY * _FLOAT_BYTES))
         """An array, or a view of the mapped file as floats: what they share is all that is used."""
@@ -41,16 +43,23 @@ class Tally:
 
     def index(self, *key: str) -> int:
         """Where the number of ``key`` is; it begins at 0."""
-        index = self._indexes.get(key)
-        if index is None:
-            index = len(self._indexes)
-            if index >= len(self._values):
-                self._grow()
-            # The key is written first: a number without a key would be counted for nothing.
-            if self._keys is not None:
-                os.write(self._keys, orjson.dumps(key) + b"\n")
-            self._indexes[key] = index
-        return index
+        row = self._rows.get(key)
+        return row[0] if row is not None else self.row(1, *key)
+
+    def row(self, width: int, *key: str) -> int:
+        """Where the first of the ``width`` numbers of ``key`` is; they stand side by side and begin at 0."""
+        known = self._rows.get(key)
+        if known is not None:
+            return known[0]
+        first = self._used
+        while first + width > len(self._values):
+            self._grow()
+        # The key is written first: a number without a key would be counted for nothing.
+        if self._keys is not None:
+            os.write(self._keys, orjson.dumps((width, *key)) + b"\n")
+        self._rows[key] = (first, width)
+        self._used = first + width
+        return first
 
     def add(self, index: int, amount: float = 1.0) -> None:
         """Change the number at ``index``."""
@@ -61,8 +70,9 @@ class Tally:
         self._values[index] = value
 
     def items(self) -> Iterable[tuple[Key, float]]:
-        """All numbers by their keys."""
-        return [(key, float(self._values[index])) for key, index in self._indexes.items()]
+        """All numbers by their keys; those of a row by its key and their place in it."""
+        rows = ((width, key) for key, (_, width) in self._rows.items())
+        return list(zip(_keys_of(rows), self._values, strict=False))
 
     def close(self) -> None:
         """Let go of the file; the numbers stay in it."""
@@ -78,8 +88,9 @@ class Tally:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
         keys_path = _keys_path(path)
-        known = _read_keys(keys_path)
-        self._indexes = {key: index for index, key in enumerate(known)}
+        for width, key in _read_keys(keys_path):
+            self._rows[key] = (self._used, width)
+            self._used += width
         self._keys = os.open(keys_path, flags | os.O_APPEND, 0o600)
         capacity = max(_FIRST_CAPACITY, os.fstat(self._file).st_size // _FLOAT_BYTES)
         self._map_file(capacity)
@@ -102,7 +113,7 @@ class Tally:
 
 def read(path: Path) -> list[tuple[Key, float]]:
     """The numbers in a file that another process may be changing."""
-    keys = _read_keys(_keys_path(path))
+    keys = _keys_of(_read_keys(_keys_path(path)))
     try:
         numbers = array("d")
         numbers.frombytes(path.read_bytes()[: len(keys) * _FLOAT_BYTES])
@@ -115,9 +126,15 @@ def _keys_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.keys")
 
 
-def _read_keys(path: Path) -> list[Key]:
+def _keys_of(rows: Iterable[tuple[int, Key]]) -> list[Key]:
+    """The keys of single numbers, in the order in which these stand."""
+    return [key if width == 1 else (*key, str(place)) for width, key in rows for place in range(width)]
+
+
+def _read_keys(path: Path) -> list[tuple[int, Key]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [tuple(orjson.loads(line)) for line in lines[:-1]]  # what has no line end is not all there yet
+    rows = [orjson.loads(line) for line in lines[:-1]]  # what has no line end is not all there yet
+    return [(width, tuple(key)) for width, *key in rows]

@@ -16,7 +16,7 @@ from time import monotonic
 from proxy.errors import Refusal, UpstreamUnreachable
 from proxy.facts import CircuitClosed, CircuitOpened, Emit
 from proxy.model import HttpProxy, Origin
-from proxy.upstream.answer import Answer, Headers
+from proxy.upstream.answer import Answer
 from proxy.upstream.breaker import ORDINARY, Breaker
 from proxy.upstream.connection import ClosedEarly, Connection, Limits, Silent
 from proxy.upstream.dialing import Dialer, Outage
@@ -66,6 +66,7 @@ class Upstream:
         less than the 60 s after which common load balancers close them, and not beyond ``max_age_s`` from
         when they were opened. ``clock`` is the circuit breaker's.
         """
+        self._loop = asyncio.get_running_loop()
         self._origin = origin
         context = (ssl_context or ssl.create_default_context()) if origin.scheme == "https" else None
         self._dialer = Dialer(origin, ssl_context=context, connect_s=connect_s, http_proxy=http_proxy)
@@ -100,43 +101,43 @@ class Upstream:
         self,
         method: bytes,
         target: bytes,
-        headers: Headers,
+        lines: bytes,
         body: Body | None,
-        *,
         wait_for_continue: bool = False,
     ) -> Answer:
         """Send one request; returns as soon as the head of its final answer has arrived.
 
-        The headers are sent as they are; only ``Transfer-Encoding: chunked`` is added, for a body without
-        length. Whoever gets the answer reads it to its end or calls :meth:`Answer.abort`.
+        The header lines (see :func:`proxy.headers.lines`) are sent as they are; only ``Transfer-Encoding:
+        chunked`` is added, for a body without length. Whoever gets the answer reads it to its end or calls
+        :meth:`Answer.abort`.
 
         With ``wait_for_continue`` (for headers with ``Expect: 100-continue``) the body is not asked for
         before the upstream says 100 or a second has passed, and never if the final answer comes first.
 
         :raises UpstreamUnreachable: no connection, or it broke off before or in the head of the answer
         :raises UpstreamTimeout: no head of an answer within ``idle_s`` of silence or ``total_s``
-        :raises ValueError: the head has a line break in a field, or the body not the length that it said
+        :raises ValueError: the body has not the length that it said
         :raises Exception: what the body's iterator raised while the upload went on
         """
         breaker = self._breaker
         if breaker.failures:
             self._refuse_if_open()
-        content = b""
-        if (
-            body is not None
-            and not wait_for_continue
-            and body.length is not None
-            and body.length <= SMALL_BODY
-        ):
-            content = await _read_whole(body, body.length)
+        head = b"%b %b HTTP/1.1\r\n%b" % (method, target, lines)
+        if body is None:
+            head += b"\r\n"
+        elif body.length is None:
+            head += b"Transfer-Encoding: chunked\r\n\r\n"
+        elif body.length > SMALL_BODY or wait_for_continue:
+            head += b"\r\n"
+        else:
+            head += b"\r\n" + await _read_whole(body, body.length)
             body = None
-        head = _request_head(method, target, headers, chunked=body is not None and body.length is None)
         ticket = ORDINARY
         if breaker.failures:
             self._refuse_if_open()
             ticket = breaker.admit()
         try:
-            answer = await self._deliver(method, head + content, body, wait_for_continue)
+            answer = await self._deliver(method, head, body, wait_for_continue)
         except (Outage, Silent) as failure:
             self._no_answer(ticket, failure)
             raise
@@ -158,48 +159,40 @@ class Upstream:
         uploads = [connection.upload_ended() for connection in self._open]
         await asyncio.gather(*uploads)
         if self._open:
-            self._all_lost = asyncio.get_running_loop().create_future()
+            self._all_lost = self._loop.create_future()
             await self._all_lost
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
 
-    async def _deliver(self, method: bytes, head: bytes, body: Body | None, wait: bool) -> Answer:
-        """Send on a connection of the pool, else on a fresh one."""
-        connection = self._checkout()
-        if connection is not None:
-            self._reuses += 1
-            try:
-                return await self._exchange(connection, method, head, body, wait)
-            except ClosedEarly as closed:
-                # RFC 9110 section 9.2.2: a client does not repeat a request whose effect is not idempotent,
-                # unless it knows that it was never applied.
-                may_be_repeated = method in IDEMPOTENT or not closed.written
-                if not (may_be_repeated and (body is None or body.replayable)):
-                    # Tells of an old connection and nothing of the upstream, so it is no outage.
-                    raise UpstreamUnreachable(self._closed_early()) from None
-            await connection.upload_ended()
-            self._stale_retries += 1
-        connection = await self._connect()
-        try:
-            return await self._exchange(connection, method, head, body, wait)
-        except ClosedEarly:
-            raise Outage(self._closed_early()) from None
-
-    async def _exchange(
-        self,
-        connection: Connection,
-        method: bytes,
-        head: bytes,
-        body: Body | None,
-        wait: bool,
+    async def _deliver(
+        self, method: bytes, head: bytes, body: Body | None, wait: bool, *, on_fresh: bool = False
     ) -> Answer:
+        """Send on a connection of the pool, else on a fresh one."""
+        connection = None if on_fresh else self._checkout()
+        if connection is None:
+            connection = await self._connect()
+            on_fresh = True
+        else:
+            self._reuses += 1
         future = connection.begin(method, head, body, wait_for_continue=wait)
         try:
             return await future
         except asyncio.CancelledError:
             connection.give_up(future)
             raise
+        except ClosedEarly as closed:
+            if on_fresh:
+                raise Outage(self._closed_early()) from None
+            # RFC 9110 section 9.2.2: a client does not repeat a request whose effect is not idempotent,
+            # unless it knows that it was never applied.
+            may_be_repeated = method in IDEMPOTENT or not closed.written
+            if not (may_be_repeated and (body is None or body.replayable)):
+                # Tells of an old connection and nothing of the upstream, so it is no outage.
+                raise UpstreamUnreachable(self._closed_early()) from None
+        await connection.upload_ended()
+        self._stale_retries += 1
+        return await self._deliver(method, head, body, wait, on_fresh=True)
 
     def _closed_early(self) -> str:
         return f"{self._origin} closed the connection before it answered"
@@ -234,7 +227,7 @@ class Upstream:
         idle = self._idle
         if not idle:
             return None
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         while idle:
             connection = idle.pop()
             if now < connection.idle_until and not connection.is_closing:
@@ -250,7 +243,7 @@ class Upstream:
         if connection.keep_alive_hint_s is not None:
             # A second early: the upstream counts from when it sent, and its close needs time to get here.
             keepalive_s = min(keepalive_s, connection.keep_alive_hint_s - 1.0)
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         connection.idle_until = min(now + keepalive_s, connection.ends_at)
         if now < connection.idle_until:
             self._idle.append(connection)
@@ -271,7 +264,7 @@ class Upstream:
         self._check_not_closed()
         connection = await self._dialer.dial(self._new_connection)
         age_s = self._max_age_s * random.uniform(1 - MAX_AGE_JITTER, 1 + MAX_AGE_JITTER)  # noqa: S311 - no secret
-        connection.ends_at = asyncio.get_running_loop().time() + age_s
+        connection.ends_at = self._loop.time() + age_s
         self._connects += 1
         if not connection.is_lost:
             self._open.add(connection)
@@ -289,11 +282,11 @@ class Upstream:
             raise UpstreamUnreachable("the proxy is shutting down")
 
     def _schedule_sweep(self) -> None:
-        self._sweep = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep_connections)
+        self._sweep = self._loop.call_later(self._sweep_s, self._sweep_connections)
 
     def _sweep_connections(self) -> None:
         """Enforce all deadlines in one pass; ends by itself when no connection is open."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for connection in [idle for idle in self._idle if now >= idle.idle_until]:
             self._idle.remove(connection)
             connection.close()
@@ -302,24 +295,6 @@ class Upstream:
         self._sweep = None
         if self._open:
             self._schedule_sweep()
-
-
-def _request_head(method: bytes, target: bytes, headers: Headers, *, chunked: bool) -> bytes:
-    """The request's head as one piece (RFC 9112 section 3).
-
-    :raises ValueError: a field, the target or the method holds a line break
-    """
-    lines = [b"%b %b HTTP/1.1" % (method, target)]
-    lines += [name + b": " + value for name, value in headers]
-    if chunked:
-        lines.append(b"Transfer-Encoding: chunked")
-    expected = len(lines) + 1
-    lines += (b"", b"")
-    head = b"\r\n".join(lines)
-    # The last line of defence: one more line than fields would be a header of the caller's own making.
-    if head.count(b"\n") != expected:
-        raise ValueError("a line break in the head of a request")
-    return head
 
 
 async def _read_whole(body: Body, length: int) -> bytes:

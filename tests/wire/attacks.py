@@ -119,7 +119,9 @@ _LENGTHS_AND_CODINGS: dict[str, Attack] = {
     "te-tab-before-value": harmless(
         asked(b"Transfer-Encoding:\tchunked", body=HIDDEN_IN_CHUNK), (sent(coding=True), SMUGGLED)
     ),
-    "te-space-after-value": refused(asked(b"Transfer-Encoding: chunked \t", body=HIDDEN_IN_CHUNK)),
+    "te-space-after-value": harmless(
+        asked(b"Transfer-Encoding: chunked \t", body=HIDDEN_IN_CHUNK), (sent(coding=True), SMUGGLED)
+    ),
     "te-vertical-tab": refused(asked(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n" + SMUGGLED)),
     "te-form-feed": refused(asked(b"Transfer-Encoding: chunked\x0c", body=b"0\r\n\r\n" + SMUGGLED)),
     "te-nul": refused(asked(b"Transfer-Encoding: chunked\x00", body=b"0\r\n\r\n" + SMUGGLED)),
@@ -275,9 +277,10 @@ _TRAILER_FIELDS = {
 
 
 def trailing(line: bytes) -> Attack:
-    """A trailer that must not get into a head, neither of its own request nor of the next."""
-    data = chunked(b"5\r\nhello\r\n0\r\n" + line + b"\r\n\r\n" + SMUGGLED)
-    return Attack(data, (Outcome((200,), ((sent(coding=True), b"hello"),)), Outcome((400,))))
+    """A trailer that must not get into a head, neither of its own request nor of the honest next one."""
+    second = get(b"GET /acme/v1/second HTTP/1.1", HOST)
+    data = chunked(b"5\r\nhello\r\n0\r\n" + line + b"\r\n\r\n" + second)
+    return harmless(data, (sent(coding=True), b"hello"), (sent(method=b"GET", target=b"/v1/second"), b""))
 
 
 _LINES: dict[str, Attack] = {
@@ -375,16 +378,22 @@ _FIRST_LINES: dict[str, Attack] = {
     "line-with-space-at-end": refused(get(b"GET /acme/v1/x HTTP/1.1 ", HOST)),
     "line-with-tabs": refused(get(b"GET\t/acme/v1/x\tHTTP/1.1", HOST)),
     "line-with-space-at-start": refused(get(b" GET /acme/v1/x HTTP/1.1", HOST)),
-    "line-with-two-spaces": harmless(get(b"GET  /acme/v1/x HTTP/1.1", HOST), (GET_X, b"")),
+    "line-with-two-spaces": refused(get(b"GET  /acme/v1/x HTTP/1.1", HOST)),
     "line-after-empty-lines": harmless(b"\r\n\r\n" + get(LINE, HOST), (GET_X, b"")),
     "line-after-nul": refused(b"\x00" + get(LINE, HOST)),
     "method-in-lower-case": refused(get(b"get /acme/v1/x HTTP/1.1", HOST)),
-    "method-unknown": refused(get(b"FROBNICATE /acme/v1/x HTTP/1.1", HOST)),
+    "method-unknown": harmless(
+        get(b"FROBNICATE /acme/v1/x HTTP/1.1", HOST), (sent(method=b"FROBNICATE"), b"")
+    ),
     "method-with-nul": refused(get(b"GE\x00T /acme/v1/x HTTP/1.1", HOST)),
-    "method-with-letters-after": refused(get(b"GETX /acme/v1/x HTTP/1.1", HOST)),
+    "method-with-letters-after": harmless(
+        get(b"GETX /acme/v1/x HTTP/1.1", HOST), (sent(method=b"GETX"), b"")
+    ),
     "method-missing": refused(get(b"/acme/v1/x HTTP/1.1", HOST)),
     "method-very-long": refused(get(b"G" * 100_000 + b" /acme/v1/x HTTP/1.1", HOST)),
-    "method-of-streaming": refused(get(b"DESCRIBE /acme/v1/x HTTP/1.1", HOST)),
+    "method-of-streaming": harmless(
+        get(b"DESCRIBE /acme/v1/x HTTP/1.1", HOST), (sent(method=b"DESCRIBE"), b"")
+    ),
     "preface-of-http-2": refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)),
     "tls-client-hello": refused(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32)),
     "socks-5": refused(b"\x05\x01\x00\r\n\r\n"),
@@ -472,9 +481,11 @@ _SEQUENCES: dict[str, Attack] = {
         (sent(b"Sec-WebSocket-Version: 13", method=b"GET"), b""),
         closes=True,
     ),
-    "upgrade-websocket-of-old": refused(
+    "upgrade-websocket-of-old": harmless(
         get(LINE, HOST, b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key1: 4 @1")
-        + b"12345678"
+        + b"12345678",
+        (sent(b"Sec-WebSocket-Key1: 4 @1", method=b"GET"), b""),
+        closes=True,
     ),
     "upgrade-with-body-that-hides-a-request": harmless(
         asked(
