@@ -22,7 +22,7 @@ from proxy.facts import Emit, RequestCrashed, RequestFinished, innermost_place
 from proxy.headers import Fields
 from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
-from proxy.replay import ReplayBody
+from proxy.replay import HeldBody, ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory
 from proxy.tokens import AccessToken, Tokens
@@ -54,7 +54,7 @@ class _Record:
             _request_id(request.head.fields), method=request.head.method, caller=request.line.peer
         )
         self.intake = request.body
-        self.body: ReplayBody | None = None
+        self.body: HeldBody | ReplayBody | None = None
         self.response: CallerResponse | None = None
         self.not_repeated = ""
 
@@ -198,10 +198,12 @@ class Exchange:
         record.response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
         return record.response
 
-    def _body(self, body: CallerBody) -> ReplayBody:
+    def _body(self, body: CallerBody) -> HeldBody | ReplayBody:
         limits = self.limits
         if body.length is not None and body.length > limits.body_bytes:
             raise BodyTooLarge(f"the body has {body.length} bytes; limits.body_bytes is {limits.body_bytes}")
+        if body.has_arrived and body.unread <= min(limits.replay_memory, limits.body_bytes):
+            return HeldBody(body.take(), length=body.length)
         return ReplayBody(
             body,
             length=body.length,

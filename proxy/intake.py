@@ -106,6 +106,11 @@ class CallerBody:
         return self._decoder.ended
 
     @property
+    def unread(self) -> int:
+        """Bytes that have arrived and were not read."""
+        return self._size
+
+    @property
     def trailers(self) -> Sequence[Field]:
         """Fields behind the body (RFC 9110 section 6.5), known once it has arrived."""
         return self._decoder.trailers
@@ -125,11 +130,11 @@ class CallerBody:
             if self._decoder.ended:
                 return b""
             await self._wait()
-        return self._take()
+        return self.take()
 
     def close(self) -> None:
         """The request has ended: no timer is left behind, and what still comes is dropped."""
-        self._take()
+        self.take()
         if self._failure is None:
             self._failure = ConnectionResetError("the request has ended")
         if self._timer is not None:
@@ -172,7 +177,8 @@ class CallerBody:
         finally:
             self._waiter = None
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """What has arrived, without waiting."""
         pieces = self._pieces
         taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()

@@ -2,7 +2,7 @@
 
 The tee is in memory first, then in an unlinked temporary file, and is given up beyond that or when the
 disk fails; the first pass through the body never depends on it. Knows nothing of HTTP: bytes come from a
-:class:`Source` (``aiohttp.StreamReader`` is one) and go to whoever iterates (:mod:`proxy.upstream`).
+:class:`Source` (:class:`proxy.intake.CallerBody` is one) and go to whoever iterates (:mod:`proxy.upstream`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,39 @@ class Source(Protocol):
         """What has arrived, waiting for the first byte of it; ``b""`` at the end."""
 
 
+class HeldBody:
+    """The body of one request that arrived whole: it is in memory already, and needs no tee."""
+
+    __slots__ = ("at_hand", "length", "received", "replayable")
+
+    lost_because = ""
+
+    def __init__(self, content: bytes, *, length: int | None) -> None:
+        """``length`` is the announced one in bytes, if any."""
+        self.at_hand: bytes = content
+        self.length = length
+        self.received = len(content)
+        self.replayable = True
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in one piece, as often as it is wanted."""
+        if self.at_hand:
+            yield self.at_hand
+
+    def close(self) -> None:
+        """Drop the body."""
+        self.replayable = False
+        self.at_hand = b""
+
+
 class ReplayBody:
     """The body of one request; every :meth:`chunks` gives it from its beginning.
 
     Passes may overlap: the first may be in the middle of being cancelled when the second starts.
     """
+
+    at_hand = None
+    """It comes in pieces; see :class:`HeldBody`."""
 
     def __init__(
         self, source: Source, *, length: int | None, memory_bytes: int, disk_bytes: int, body_bytes: int
@@ -51,8 +79,7 @@ class ReplayBody:
         self._source = source
         self._body_bytes = body_bytes
         self._ended = length == 0
-        # One pass at a time reads the source: aiohttp's refuses a second waiter, and the order of the tee
-        # is that of the reads.
+        # One pass at a time reads the source: the order of the tee is that of the reads.
         self._reading = asyncio.Lock()
         self._tee = _Tee(memory_bytes, disk_bytes)
 
@@ -84,10 +111,7 @@ class ReplayBody:
     async def _receive(self) -> bytes:
         if self.length is not None:
             self._check_size(self.length)
-        try:
-            piece = await self._source.readany()
-        except RuntimeError:  # aiohttp's word for a connection that is gone
-            raise ConnectionResetError("whoever sends the body has left") from None
+        piece = await self._source.readany()
         # No await from here to the return: a piece that has left the source is counted and teed.
         if not piece:
             self._ended = True

@@ -7,15 +7,16 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
-from aiohttp import StreamReader, web
-from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BodyTooLarge
-from proxy.replay import ReplayBody, Source
+from proxy.errors import BodyTooLarge, TargetRefused
+from proxy.framing import Counted
+from proxy.intake import CallerBody, Line
+from proxy.replay import HeldBody, ReplayBody, Source
 from proxy.upstream import Body
 
 LARGE = 1 << 30
@@ -176,8 +177,8 @@ async def test_source_is_not_asked_beyond_the_announced_length(length: int) -> N
 
 async def test_error_of_the_source_comes_through() -> None:
     """A broken upload raises what the source raised."""
-    error = web.RequestPayloadError("broken")
-    with pytest.raises(web.RequestPayloadError) as caught:
+    error = TargetRefused("broken")
+    with pytest.raises(TargetRefused) as caught:
         await whole(replay(Pieces([b"a"], error=error)))
     assert caught.value is error
 
@@ -212,19 +213,27 @@ async def test_passes_at_the_same_time() -> None:
     body.close()
 
 
-async def test_aiohttp_stream_is_a_source() -> None:
-    """The body of an aiohttp request can be replayed, also if the first pass is cancelled while it waits."""
-    loop = asyncio.get_running_loop()
-    protocol = BaseProtocol(loop)
-    protocol.connection_made(asyncio.Transport())
-    stream = StreamReader(protocol, 2**16, loop=loop)
-    body = replay(stream)
-    stream.feed_data(b"abc")
+async def test_a_callers_body_is_a_source() -> None:
+    """What a caller sends can be replayed, also if the first pass is cancelled while it waits."""
+    source = CallerBody(Counted(6), cast("Line", None), length=6, idle_s=5, ask=None)
+    body = replay(source)
+    source.feed(b"abc")
     first = asyncio.create_task(whole(body))
     await until(lambda: body.received == 3)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    stream.feed_data(b"def")
-    stream.feed_eof()
+    source.feed(b"def")
     assert await whole(body) == b"abcdef"
+    source.close()
+
+
+async def test_a_body_that_arrived_whole_is_kept_as_it_is() -> None:
+    """It can be read again and again until it is closed, and is then gone."""
+    body = HeldBody(b"abc", length=3)
+    for _ in range(2):
+        assert [piece async for piece in body.chunks()] == [body.at_hand] == [b"abc"]
+    assert (body.received, body.replayable, body.lost_because) == (3, True, "")
+    body.close()
+    assert (body.at_hand, body.replayable) == (b"", False)
+    assert [piece async for piece in HeldBody(b"", length=None).chunks()] == []

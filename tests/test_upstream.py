@@ -200,6 +200,7 @@ class Given:
     replayable: bool = True
     error: Exception | None = None
     hold: asyncio.Event | None = None
+    at_hand: bytes | None = None
     under_way: bool = False
     handed_out: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)

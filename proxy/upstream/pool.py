@@ -130,7 +130,8 @@ class Upstream:
         elif body.length > SMALL_BODY or wait_for_continue:
             head += b"\r\n"
         else:
-            head += b"\r\n" + await _read_whole(body, body.length)
+            head += b"\r\n"
+            head += body.at_hand or await _read_whole(body, body.length)
             body = None
         ticket = ORDINARY
         if breaker.failures:

@@ -26,6 +26,10 @@ class Body(Protocol):
     def replayable(self) -> bool:
         """A further :meth:`chunks` would give the whole body again."""
 
+    @property
+    def at_hand(self) -> bytes | None:
+        """The whole body where it is in memory, else ``None``."""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """A fresh iterator over the body from its beginning."""
 
