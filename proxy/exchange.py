@@ -138,7 +138,7 @@ class Exchange:
         # Obtain the token before the body is asked for: a tenant without one costs no upload.
         token = await self.tokens.current(tenant.name)
         if request.body is not None:
-            record.body = self._body(request.body)
+            record.body = self._body(request.body, fields)
 
         # Forward what is clean; after a 401 replace the token and send the same request once more.
         cleaned = headers.upstream_lines(
@@ -162,7 +162,7 @@ class Exchange:
             if not response.is_whole:
                 async for piece in answer.chunks():
                     await response.write(piece)
-                response.end(headers.trailers_for_caller(answer.trailers, answer.headers))
+                response.end(headers.trailers_that_pass(answer.trailers, answer.headers))
         finally:
             answer.abort()  # does nothing to an answer that was read to its end
 
@@ -198,18 +198,22 @@ class Exchange:
         record.response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
         return record.response
 
-    def _body(self, body: CallerBody) -> HeldBody | ReplayBody:
+    def _body(self, body: CallerBody, fields: Fields) -> HeldBody | ReplayBody:
+        def trailers() -> bytes:
+            return headers.lines(headers.trailers_that_pass(body.trailers, fields))
+
         limits = self.limits
         if body.length is not None and body.length > limits.body_bytes:
             raise BodyTooLarge(f"the body has {body.length} bytes; limits.body_bytes is {limits.body_bytes}")
         if body.has_arrived and body.unread <= min(limits.replay_memory, limits.body_bytes):
-            return HeldBody(body.take(), length=body.length)
+            return HeldBody(body.take(), length=body.length, trailers=trailers())
         return ReplayBody(
             body,
             length=body.length,
             memory_bytes=limits.replay_memory,
             disk_bytes=limits.replay_disk,
             body_bytes=limits.body_bytes,
+            trailers=trailers,
         )
 
     def refuse_unreadable(self, request: CallerRequest, refusal: Refusal) -> None:

@@ -226,8 +226,9 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
         elif kind is _Kind.REFERENCE:
             kept.append((field[0], _repoint(field[1], upstream, base_url.encode())))
         elif kind is _Kind.CODING:
-            # RFC 9112 section 6.1: the body would go on coded, and nothing would say so any more.
-            if coded or field[1].strip().lower() != b"chunked":
+            # RFC 9112 section 6.1: the body would go on coded, and nothing would say so any more. White space
+            # counts, since the parser of answers knows the coding only without.
+            if coded or field[1].lower() != b"chunked":
                 raise UpstreamUnreachable(f"{upstream} sent its answer in an unknown transfer coding")
             coded = True
         elif kind is not _Kind.HOP_BY_HOP:
@@ -270,19 +271,23 @@ _NOT_IN_TRAILERS = frozenset(
 framing, routing, authentication, request modifiers, response controls, content format)."""
 
 
-def trailers_for_caller(trailers: Sequence[Field], fields: Iterable[Field]) -> Headers:
-    """The trailer fields of Pleo's answer as they go back; ``fields`` are those of its head.
+def trailers_that_pass(trailers: Sequence[Field], fields: Iterable[Field]) -> Headers:
+    """The trailer fields of a message that go on, in either direction; ``fields`` are those of its head.
 
-    What some recipients merge into the header section must not change there what the head has settled.
+    What some recipients merge into the header section must not change there what the head has settled, so no
+    credential, destination or framing is among them, however it is spelt.
     """
-    named: set[bytes] = set()
-    for name, value in fields:
-        if _kind(name) is _Kind.CONNECTION:
-            named |= _connection_options(value)
     if not trailers:
         return []
-    kept = [field for field in trailers if _kind(field[0]) is _Kind.END_TO_END]
-    return _without(kept, named | _NOT_IN_TRAILERS)
+    settled = set(_NOT_IN_TRAILERS)
+    for name, value in fields:
+        if _kind(name) is _Kind.CONNECTION:
+            settled |= _connection_options(value)
+    return [
+        (name, value)
+        for name, value in trailers
+        if _kind(name) is _Kind.END_TO_END and name.lower().replace(b"_", b"-") not in settled
+    ]
 
 
 def expects_continue(fields: Iterable[Field]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from io import FileIO
 from typing import Protocol
 
@@ -30,12 +30,13 @@ class Source(Protocol):
 class HeldBody:
     """The body of one request that arrived whole: it is in memory already, and needs no tee."""
 
-    __slots__ = ("at_hand", "length", "received", "replayable")
+    __slots__ = ("at_hand", "length", "received", "replayable", "trailers")
 
     lost_because = ""
 
-    def __init__(self, content: bytes, *, length: int | None) -> None:
-        """``length`` is the announced one in bytes, if any."""
+    def __init__(self, content: bytes, *, length: int | None, trailers: bytes = b"") -> None:
+        """``length`` is the announced one in bytes, if any; ``trailers`` are field lines behind it."""
+        self.trailers = trailers
         self.at_hand: bytes = content
         self.length = length
         self.received = len(content)
@@ -62,9 +63,16 @@ class ReplayBody:
     """It comes in pieces; see :class:`HeldBody`."""
 
     def __init__(
-        self, source: Source, *, length: int | None, memory_bytes: int, disk_bytes: int, body_bytes: int
+        self,
+        source: Source,
+        *,
+        length: int | None,
+        memory_bytes: int,
+        disk_bytes: int,
+        body_bytes: int,
+        trailers: Callable[[], bytes] = bytes,
     ) -> None:
-        """``length`` is the announced one in bytes, if any.
+        """``length`` is the announced one in bytes, if any; ``trailers`` gives the field lines behind it.
 
         The whole tee is held in memory up to ``memory_bytes``, else on disk up to ``disk_bytes``; the body
         itself may have ``body_bytes``.
@@ -77,11 +85,17 @@ class ReplayBody:
         self.lost_because = ""
         """Why it is not, where a limit or the disk is the reason."""
         self._source = source
+        self._trailers = trailers
         self._body_bytes = body_bytes
         self._ended = length == 0
         # One pass at a time reads the source: the order of the tee is that of the reads.
         self._reading = asyncio.Lock()
         self._tee = _Tee(memory_bytes, disk_bytes)
+
+    @property
+    def trailers(self) -> bytes:
+        """Field lines behind the body, known once it has ended (RFC 9110 section 6.5)."""
+        return self._trailers() if self._ended else b""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body from its beginning: what was teed, then what the source still gives.

@@ -241,7 +241,7 @@ def test_the_answers_fields_come_back_as_they_were(fields: Headers) -> None:
 
 
 @pytest.mark.parametrize(
-    "coding", [b"gzip", b"gzip, chunked", b"chunked, gzip", b"identity", b"", b"x-chunked"]
+    "coding", [b"gzip", b"gzip, chunked", b"chunked, gzip", b"identity", b"", b"x-chunked", b"chunked "]
 )
 def test_an_answer_in_an_unknown_coding_is_refused(coding: bytes) -> None:
     """A body that is coded for one hop in a way that is not undone here must not pass for a plain one."""
@@ -249,7 +249,7 @@ def test_an_answer_in_an_unknown_coding_is_refused(coding: bytes) -> None:
         for_caller([(b"Transfer-Encoding", coding)])
     with pytest.raises(UpstreamUnreachable, match="transfer coding"):
         for_caller([(b"Transfer-Encoding", b"chunked")] * 2)
-    assert for_caller([(b"transfer-encoding", b" Chunked ")]) == []
+    assert for_caller([(b"transfer-encoding", b"Chunked")]) == []
 
 
 REFERENCES = {
@@ -414,4 +414,4 @@ def test_no_trailer_changes_what_the_head_has_settled(name: bytes, spell: Callab
     """Framing, routing, authentication and controls are not taken from trailers; the rest keeps its order."""
     kept = [(b"Digest", b"x"), (b"Server-Timing", b"a;dur=1"), (b"digest", b"y")]
     trailers = [kept[0], (spell(name), b"z"), *kept[1:]]
-    assert headers.trailers_for_caller(trailers, [(b"connection", b"close, x-named")]) == kept
+    assert headers.trailers_that_pass(trailers, [(b"connection", b"close, x-named")]) == kept

@@ -201,6 +201,7 @@ class Given:
     error: Exception | None = None
     hold: asyncio.Event | None = None
     at_hand: bytes | None = None
+    trailers: bytes = b""
     under_way: bool = False
     handed_out: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -85,6 +85,8 @@ class Connection(asyncio.Protocol):
         self._done = False
         self._keep_alive = False
         self._extra = False  # more came than one answer
+        self._left = 0  # bytes of a counted body that go past the parser
+        self._may_persist = False
         self._reading_paused = False
         # The request as it is sent, if it has a body that was not at hand.
         self._upload: Upload | None = None
@@ -109,7 +111,7 @@ class Connection(asyncio.Protocol):
         self._is_head_request = method == b"HEAD"
         self._began_at = self._active_at = self._loop.time()
         self._heard = self._done = self._keep_alive = self._extra = False
-        self._bare = 0
+        self._bare = self._left = 0
         if body is None:
             self._transport.write(head)
             return future
@@ -191,7 +193,11 @@ class Connection(asyncio.Protocol):
             return
         self._active_at = self._loop.time()
         self._heard = True
+        if self._left:
+            self._take_counted(data)
+            return
         self._bare += len(data)
+        in_head = self._answer is None
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError:
@@ -203,9 +209,23 @@ class Connection(asyncio.Protocol):
             self._extra = True
         if self._done:
             self._finish()
+        elif in_head and self._answer is not None:
+            self._left = _counted(self._answer.headers, self._answer.buffered)
         elif self._bare > self._limits.head_bytes:
             limit = self._limits.head_bytes
             self._end(UpstreamUnreachable(f"{self._origin} sent a head of more than {limit} bytes"))
+
+    def _take_counted(self, data: bytes) -> None:
+        """A piece of a body whose length is known: it needs no parser, which would copy it."""
+        body = data if len(data) <= self._left else data[: self._left]
+        self._left -= len(body)
+        self._extra = len(body) < len(data)
+        self.on_body(body)
+        if not self._left:
+            self._parser = httptools.HttpResponseParser(self)  # the other one waits for what it was not given
+            self._keep_alive = self._may_persist
+            self._done = True
+            self._finish()
 
     def eof_received(self) -> None:
         # RFC 9112 section 6.3 rule 8: without another framing the body ends with the connection. A cut
@@ -262,6 +282,8 @@ class Connection(asyncio.Protocol):
         if self._bare > limit and sum(len(name) + len(value) + 4 for name, value in self._fields) > limit:
             return  # data_received refuses it, as `_bare` stays where it is
         self._bare = 0
+        # Valid inside a callback only; asked later it says no.
+        self._may_persist = parser.should_keep_alive()
         if not self._version:
             self._learn_server(parser)
         self._answer = answer = Answer(self, status, self._reason, self._version, self._fields)
@@ -284,7 +306,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._answer is not None and not self._extra:
             self._done = True
-            # Valid inside a callback only; asked later it says no.
             self._keep_alive = cast("httptools.HttpResponseParser", self._parser).should_keep_alive()
 
     def _learn_server(self, parser: httptools.HttpResponseParser) -> None:
@@ -335,5 +356,16 @@ class Connection(asyncio.Protocol):
             self._upload.give_up()
 
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
 def _is_framed(headers: Headers) -> bool:
-    return any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in headers)
+    return any(name.lower() in _FRAMING for name, _ in headers)
+
+
+def _counted(headers: Headers, arrived: int) -> int:
+    """Bytes still to come of a body with a length (RFC 9112 section 6.2); 0 where it is framed otherwise."""
+    framing = [(name.lower(), value) for name, value in headers if name.lower() in _FRAMING]
+    if len(framing) != 1 or framing[0][0] != b"content-length" or not framing[0][1].isdigit():
+        return 0
+    return int(framing[0][1]) - arrived

@@ -30,6 +30,10 @@ class Body(Protocol):
     def at_hand(self) -> bytes | None:
         """The whole body where it is in memory, else ``None``."""
 
+    @property
+    def trailers(self) -> bytes:
+        """Field lines to send behind a body in chunks, known when it has ended."""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """A fresh iterator over the body from its beginning."""
 
@@ -159,7 +163,7 @@ class Upload:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
         if length is None:
-            self._write(b"0\r\n\r\n")
+            self._write(b"0\r\n%b\r\n" % self._body.trailers)
         elif sent < length:
             raise ValueError(f"the request body ended after {sent} of its {length} bytes")
         self.complete = True

@@ -10,9 +10,9 @@ from tests.wire.recorder import End, Reply
 
 METHODS = (
     b"GET POST PUT PATCH DELETE HEAD OPTIONS QUERY PROPFIND PROPPATCH REPORT SEARCH MKCOL COPY MOVE LOCK"
-    b" PURGE M-SEARCH LINK"
+    b" PURGE M-SEARCH LINK FROBNICATE VERSION-CONTROL"
 ).split()
-"""Those of RFC 9110 that a proxy serves, and extensions that aiohttp's parser knows; it refuses others."""
+"""Those of RFC 9110 that a proxy serves, extensions, and what is none yet."""
 
 _SEGMENTS = (
     b"v1 v2-beta employees accounting-entries:search x;y=z a=b ~user caf%C3%A9 %E2%82%AC a%20b 100%25 a.b ..."
@@ -125,32 +125,27 @@ def fields(random: Random, most: int = 8) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def lines(random: Random, found: list[tuple[bytes, bytes]]) -> bytes:
-    """Fields as lines, with the white space that the grammar allows."""
+def lines(
+    random: Random, found: list[tuple[bytes, bytes]], *, plain: frozenset[bytes] = frozenset()
+) -> bytes:
+    """Fields as lines, with white space as the grammar allows it, but none behind values of ``plain``."""
     return b"".join(
         b"%b:%b%b%b\r\n"
         % (
             name,
             random.choice((b" ", b" ", b" ", b"", b"\t", b"   ")),
             value,
-            # aiohttp's parser takes no white space after the value of a field that frames the message.
-            b""
-            if name.lower() in (b"content-length", b"transfer-encoding")
-            else random.choice((b"", b"", b" \t")),
+            b"" if name.lower() in plain else random.choice((b"", b"", b" \t")),
         )
         for name, value in found
     )
 
 
-def request(
-    random: Random, number: int, *, size: int | None = None, closes: bool = False, last: bool = True
-) -> Asked:
+def request(random: Random, number: int, *, size: int | None = None, closes: bool = False) -> Asked:
     """A request of the tenant acme that says by ``X-Case`` which one it is.
 
     :param size: bytes of its body, where that matters.
     :param closes: it asks for the end of the connection.
-    :param last: nothing is sent after it. Only then it may be chunked, since the proxy, which cannot see
-        whether trailers came, ends a connection on which more follows the chunks.
     """
     method = random.choice(METHODS)
     http_1_1 = random.random() < 0.85
@@ -169,7 +164,7 @@ def request(
         content = random.randbytes(size)
     elif random.random() < 0.5:
         content = body(random, 200_000)
-    chunked = content is not None and http_1_1 and last and random.random() < 0.5
+    chunked = content is not None and http_1_1 and random.random() < 0.5
     if content is not None:
         found.append(
             (
@@ -179,9 +174,6 @@ def request(
             if chunked
             else (random.choice((b"Content-Length", b"CONTENT-LENGTH")), b"%d" % len(content))
         )
-    if not http_1_1:
-        # Old proxies' word for Connection, which aiohttp's parser takes for it.
-        found = [field for field in found if field[0] != b"Proxy-Connection"]
     if closes and http_1_1:
         found.append((b"Connection", b"close"))
     if not closes and not http_1_1:
@@ -193,7 +185,8 @@ def request(
     if http_1_1 or random.random() < 0.5:
         found = host + found if random.random() < 0.8 else found + host
     head = b"%b %b HTTP/1.%d\r\n%b\r\n" % (method, target(random), http_1_1, lines(random, found))
-    framed = b"" if content is None else in_chunks(random, content) if chunked else content
+    trailers = random.choice((b"", b"", b"X-Sum: 1\r\nx-sum:2\r\n"))
+    framed = b"" if content is None else in_chunks(random, content, trailers) if chunked else content
     return Asked(head + framed, method == b"HEAD", http_1_1, not closes, frozenset(dropped))
 
 
@@ -207,6 +200,8 @@ class Answered:
     """It is not broken off."""
 
 
+_PLAIN = frozenset({b"transfer-encoding"})
+"""httptools' parser takes a coding with white space behind it for another one, and the answer is refused."""
 STATUSES = [status for status in range(200, 600) if status != 401]
 """All final statuses but the one on which the proxy acts."""
 _REASONS = (b"OK", b"", b"Fine By Me", b"caf\xc3\xa9 \xff", b"Multiple  Spaces")
@@ -255,7 +250,12 @@ def answer(random: Random, *, is_head: bool) -> Answered:
     ends = framing == "end" and not bodiless
     if ends and random.random() < 0.5:
         found.append((b"Connection", b"close"))
-    head = b"HTTP/1.%d %d %b\r\n%b\r\n" % (http_1_1, status, random.choice(_REASONS), lines(random, found))
+    head = b"HTTP/1.%d %d %b\r\n%b\r\n" % (
+        http_1_1,
+        status,
+        random.choice(_REASONS),
+        lines(random, found, plain=_PLAIN),
+    )
     end: End = "close" if ends else random.choice(("stay", "stay", "stay", "close"))
     breaks = bool(framed) and not ends and random.random() < 0.15
     if breaks:

@@ -74,6 +74,7 @@ def expected_upstream(direct: Message, asked: generating.Asked, authority: bytes
             *([(b"Transfer-Encoding", b"chunked")] if direct.chunked else []),
         ],
         direct.body,
+        direct.trailers,
     )
 
 
@@ -84,9 +85,7 @@ async def compare_requests(scene: Theatre, direct: Recorder, seed: str, size: in
     closes = random.random() < 0.2
     way = random.choice(("whole", "whole", "byte by byte", "in odd pieces"))
     batch = [
-        generating.request(
-            random, number, size=size, closes=closes and number == count - 1, last=number == count - 1
-        )
+        generating.request(random, number, size=size, closes=closes and number == count - 1)
         for number in range(count)
     ]
     plain = await forwarded(direct, direct.address, batch, way, ends=False)
@@ -94,7 +93,7 @@ async def compare_requests(scene: Theatre, direct: Recorder, seed: str, size: in
     assert len(plain) == len(proxied) == len(batch)
     for asked, one, other in zip(batch, plain, proxied, strict=True):
         expected = expected_upstream(one, asked, scene.recorder.authority)
-        assert (other.first[:2], other.fields, other.body) == expected
+        assert (other.first[:2], other.fields, other.body, other.trailers) == expected
     scene.check()
 
 
