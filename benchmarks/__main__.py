@@ -141,8 +141,8 @@ def _with_part(results: Results, name: str, bench: Bench, plan: Plan, peers: tup
             found = tenants.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
             return replace(results, tenants=found)
         case "workers":
-            gains = workers.obstacle() or workers.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
-            return replace(results, workers=gains)
+            two = workers.measure(bench, rounds=plan.rounds, seconds=plan.seconds)
+            return replace(results, workers=two)
         case _:
             scenario = next(each for each in SCENARIOS if each.name == name)
             outcome = rounds.measure(bench, scenario, peers, rounds=plan.rounds, seconds=plan.seconds)

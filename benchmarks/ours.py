@@ -19,7 +19,6 @@ from benchmarks.peers import CREDENTIAL
 from benchmarks.processes import BenchmarkError, environment, free_port, running, wait_until_listening
 from benchmarks.upstream import Endpoint
 from proxy import app, config, lifecycle, pairs
-from proxy.config import Settings
 from proxy.errors import ConfigurationError
 from proxy.model import Grant, Preset, Secret, Tenant
 from proxy.oauth import TokenPair
@@ -71,15 +70,6 @@ def settings_for(
         "admin": {"token": "benchmark"},
         "log": {"format": "json"},
     }
-
-
-def accepts_workers(workers: int) -> bool:
-    """Whether this version runs with so many processes."""
-    try:
-        Settings.model_validate(settings_for(Path("/nowhere"), Endpoint(9), workers=workers))
-    except ValueError:
-        return False
-    return True
 
 
 @contextmanager

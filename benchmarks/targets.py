@@ -13,6 +13,7 @@ from benchmarks.ratios import TIMES, Figure, Spread, differences, ratios, spread
 from benchmarks.rounds import Outcome
 from benchmarks.scenarios import DIRECT, MEMORY, OURS, TENANTS, WORKERS
 from benchmarks.tenants import ManyTenants
+from benchmarks.workers import TwoWorkers
 
 NOT_MEASURED = "not measured in this run"
 
@@ -25,7 +26,7 @@ class Results:
     """By scenario."""
     footprint: Footprint | None = None
     tenants: ManyTenants | None = None
-    workers: Sequence[float] | str | None = None
+    workers: TwoWorkers | None = None
     """Gains by round, or why there are none."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Peers that are not installed, with the remedy."""
@@ -143,10 +144,11 @@ def _memory(results: Results) -> Iterator[Finding]:
 
 def _scale(results: Results) -> Iterator[Finding]:
     gain = Target("two workers", "requests/s ÷ one worker", 1.8, at_least=True)
-    if isinstance(results.workers, str):
-        yield Finding(gain, absent=results.workers)
-    else:
-        yield Finding(gain, results.workers or (), results.broken.get(WORKERS, NOT_MEASURED))
+    two, why = results.workers, results.broken.get(WORKERS, NOT_MEASURED)
+    yield Finding(gain, two.gains if two else (), (two.obstacle if two else "") or why)
+    # What 1.8 times as much on twice the cores comes down to.
+    cost = Target("two workers", "CPU of a request ÷ with one", 1.11)
+    yield Finding(cost, two.costs if two else (), why)
     many, why = results.tenants, results.broken.get(TENANTS, NOT_MEASURED)
     # A difference of less than a fifth is below what this method can tell.
     same = Target("10,000 tenants", "CPU of a request ÷ with 1 tenant", 1.2)

@@ -25,6 +25,7 @@ from benchmarks.rounds import Measurement, Outcome, Subject, check_credential, o
 from benchmarks.scenarios import DIRECT, NAMES, OURS, QUICK, SCENARIOS
 from benchmarks.targets import Finding, Results, Target
 from benchmarks.upstream import Endpoint
+from benchmarks.workers import TwoWorkers
 
 MACHINE = Machine(
     "A processor", 2, 8.0, "Linux 6", "3.11.7", "aiohttp 3", "2026-01-01", 0.1, {"nginx": "1.22"}
@@ -156,7 +157,7 @@ def outcomes() -> Results:
             "latency": Outcome(latency, {}),
         },
         footprint=Footprint(55, 70, 250),
-        workers="not available",
+        workers=TwoWorkers(costs=[1.0, 1.1], gains=(), obstacle="not measured: two cores"),
         missing={"envoy": "missing: install it"},
         broken={"tls": "failed: no certificate"},
     )
@@ -174,7 +175,8 @@ def test_findings_name_what_is_missing() -> None:
     added = found["GET 1 KB, 1 connection", "p50 added to the upstream's"]
     assert added.values == pytest.approx([0.2])
     assert [found["memory", f].verdict for f in ("idle", "512 connections")] == ["ok", "ok"]
-    assert found["two workers", "requests/s ÷ one worker"].verdict == "not available"
+    assert found["two workers", "requests/s ÷ one worker"].verdict == "not measured: two cores"
+    assert found["two workers", "CPU of a request ÷ with one"].verdict == "ok"
     assert found["10,000 tenants", "start-up"].verdict == targets.NOT_MEASURED
 
 
