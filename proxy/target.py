@@ -7,7 +7,6 @@ refused, because the policy decision and Pleo's routing must be about the same p
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -25,10 +24,6 @@ _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"/\.\.?(?:;[^/]*)?(?=/|\Z)"), "has a dot segment ('.' or '..')"),
 )
 """What a decoded path must not have, because a server on the way could read it as another path."""
-
-
-RECURRING_BYTES = 256
-"""What is worked out for a target is remembered up to this length, so that the memory of it stays small."""
 
 
 class Target(NamedTuple):
@@ -59,9 +54,12 @@ class Target(NamedTuple):
 
     def without_first_segment(self) -> Target:
         """The same target less its first path segment, byte for byte; ``/name`` becomes ``/``."""
-        _, slash, rest = self.path[1:].partition(b"/")
-        decoded = self.decoded[1:].partition("/")[2]
-        return Target(b"/" + rest if slash else b"/", self.query, "/" + decoded, self.authority)
+        return Target(
+            b"/" + self.path[1:].partition(b"/")[2],
+            self.query,
+            "/" + self.decoded[1:].partition("/")[2],
+            self.authority,
+        )
 
 
 def parse(raw: bytes, max_bytes: int) -> Target:
@@ -74,16 +72,6 @@ def parse(raw: bytes, max_bytes: int) -> Target:
     """
     if len(raw) > max_bytes:
         raise TargetTooLong(f"the target has {len(raw)} bytes; limits.target_bytes is {max_bytes}")
-    return (_recurring if len(raw) <= RECURRING_BYTES else _parsed)(raw)
-
-
-def loggable_path(raw: bytes) -> str:
-    """The path of a target that was refused, in printable ASCII and bounded, without its query."""
-    path = raw.partition(b"?")[0][:512].decode("latin-1")
-    return "".join(char if " " <= char <= "~" else f"\\x{ord(char):02x}" for char in path)
-
-
-def _parsed(raw: bytes) -> Target:
     authority = None
     if not raw.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(raw)
@@ -100,8 +88,10 @@ def _parsed(raw: bytes) -> Target:
     return Target(path, query if mark else None, _decoded_path(path), authority)
 
 
-# Tools ask for the same few targets again and again.
-_recurring = lru_cache(maxsize=1024)(_parsed)
+def loggable_path(raw: bytes) -> str:
+    """The path of a target that was refused, in printable ASCII and bounded, without its query."""
+    path = raw.partition(b"?")[0][:512].decode("latin-1")
+    return "".join(char if " " <= char <= "~" else f"\\x{ord(char):02x}" for char in path)
 
 
 def _decoded_path(path: bytes) -> str:

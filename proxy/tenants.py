@@ -23,7 +23,7 @@ from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnk
 from proxy.headers import Fields
 from proxy.model import Secret, Tenant
 from proxy.oauth import company_id
-from proxy.target import RECURRING_BYTES, Target
+from proxy.target import Target
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LIKE_A_VERSION = re.compile(r"v\d+(-[a-z0-9]+)?")
@@ -159,6 +159,10 @@ def _unique(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
+Claimed = tuple[str, Tenant]
+"""A kind of route, and the tenant that a request belongs to by it."""
+
+
 class Resolved(NamedTuple):
     """The tenant of a request, and the request's target as Pleo gets it."""
 
@@ -176,7 +180,7 @@ class Directory:
         self._hosts = {host: tenant for tenant in tenants.values() for host in tenant.hosts}
         self._keys = {key: tenant for tenant in tenants.values() for key in tenant.legacy_keys}
         self._networks = _outermost(_network_claims(tenants))
-        self._known = lru_cache(maxsize=1024)(self._resolve)
+        self._known_claims = lru_cache(maxsize=512)(self._other_claims)
 
     @property
     def hosts(self) -> Iterable[str]:
@@ -192,29 +196,30 @@ class Directory:
         :raises TenantAmbiguous: routes of different tenants claim it.
         :raises TenantDisabled: the operator switched the tenant off.
         """
-        recurs = fields.recurs and len(target.path) <= RECURRING_BYTES
-        return (self._known if recurs else self._resolve)(target, fields, host, caller)
-
-    def _resolve(self, target: Target, fields: Fields, host: str, caller: str) -> Resolved:
         by_path = self.tenants.get(target.first_segment)
-        found = set() if by_path is None else {by_path.name}
-        others = self._other_claims(fields, host, caller)
-        found.update(tenant.name for _, tenant in others)
-        if not found:
+        claims = self._claims(fields, host, caller)
+        if by_path is not None:
+            claims = (("path prefix", by_path), *claims) if claims else ()
+            tenant = by_path
+        elif claims:
+            tenant = claims[0][1]
+        else:
             raise TenantUnknown(_what_was_tried(target, host, caller, fields))
-        if len(found) > 1:
-            claims = [("path prefix", by_path), *others] if by_path is not None else others
+        if any(other is not tenant for _, other in claims):
             named = ", ".join(f"{how} says {other.name!r}" for how, other in claims)
             raise TenantAmbiguous(f"the routes disagree: {named}")
-        tenant = by_path or others[0][1]
         if not tenant.enabled:
             raise TenantDisabled(f"tenant {tenant.name!r} is disabled", tenant=tenant.name)
         if by_path is None:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
 
-    def _other_claims(self, fields: Fields, host: str, caller: str) -> list[tuple[str, Tenant]]:
-        claims = []
+    def _claims(self, fields: Fields, host: str, caller: str) -> tuple[Claimed, ...]:
+        """What the routes other than the path say; it is the same for all requests of a tool."""
+        return (self._known_claims if fields.recurs else self._other_claims)(fields, host, caller)
+
+    def _other_claims(self, fields: Fields, host: str, caller: str) -> tuple[Claimed, ...]:
+        claims: list[Claimed] = []
         if (by_host := self._hosts.get(host)) is not None:
             claims.append(("host", by_host))
         if (by_header := self._by_header(fields)) is not None:
@@ -222,7 +227,7 @@ class Directory:
         claims += [("legacy key", tenant) for tenant in self._by_legacy_keys(fields)]
         if (by_network := self._by_network(caller)) is not None:
             claims.append(("caller network", by_network))
-        return claims
+        return tuple(claims)
 
     def _by_header(self, fields: Fields) -> Tenant | None:
         named = headers.single(fields, headers.TENANT)
