@@ -36,6 +36,8 @@ class Request:
     body_bytes: int = 0
     tenants: int = 0
     """If not 0, ``{}`` in the path becomes 0, 1, 2 … up to this number, and begins again."""
+    unlike: bool = False
+    """A number is added to the path and sent as a header, another in each request."""
 
     def script(self) -> str:
         """The Lua text for wrk."""
@@ -51,6 +53,16 @@ class Request:
                 "function request()",
                 f"  n = (n + 1) % {self.tenants}",
                 f'  return wrk.format(nil, "{before}" .. n .. "{after}")',
+                "end",
+            ]
+        if self.unlike:
+            lines += [
+                "local n, path = 0, nil",
+                "function request()",
+                "  path = path or wrk.path",
+                "  n = n + 1",
+                '  wrk.headers["X-Request-Id"] = "job-" .. n',
+                '  return wrk.format(nil, path .. "/" .. n)',
                 "end",
             ]
         return "\n".join(lines) + _DONE

@@ -33,7 +33,16 @@ _GET = Request(upstream.SMALL)
 
 SCENARIOS = (
     Scenario("get", "GET, 1 KB answer, 64 connections", _GET, 64, _FIELD),
-    Scenario("tls", "The same over TLS to the upstream", _GET, 64, _STRONG, tls=True),
+    Scenario(
+        "unlike",
+        "The same, each request with another target and another header",
+        Request(upstream.SMALL, unlike=True),
+        64,
+        _STRONG,
+    ),
+    Scenario(
+        "tls", "GET, 1 KB answer, 64 connections, over TLS to the upstream", _GET, 64, _STRONG, tls=True
+    ),
     Scenario("post", "POST, 1 KB body, 64 connections", Request(upstream.ACCEPTS, "POST", 1024), 64, _STRONG),
     Scenario("many", "GET, 1 KB answer, 512 connections", _GET, 512, _STRONG),
     Scenario("latency", "GET, 1 KB answer, 1 connection", _GET, 1, (DIRECT, *_STRONG)),
