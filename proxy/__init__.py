@@ -11,6 +11,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
 1. rules, without I/O or clock
 
+   * ``recurring``: a memory of what callers repeat
    * ``target``: what a request asks for, as bytes that are judged and never rewritten
    * ``headers``: what crosses the proxy, what does not, and where the credential goes in
    * ``heads``: the head of a request, read strictly or refused

@@ -6,6 +6,7 @@ Pure: bytes come in as they arrive, and pieces of the body come out, freed of th
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from proxy import heads
@@ -71,7 +72,7 @@ class Decoder(Protocol):
     """The framing of one body."""
 
     ended: bool
-    trailers: tuple[Field, ...]
+    trailers: Sequence[Field]
     """Known once the body has ended (RFC 9110 section 6.5)."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -86,7 +87,7 @@ class Counted:
 
     __slots__ = ("_left", "ended")
 
-    trailers: tuple[Field, ...] = ()
+    trailers: Sequence[Field] = ()
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -114,7 +115,7 @@ class Chunks:
     def __init__(self, *, section_bytes: int) -> None:
         """``section_bytes`` is how long the trailer section may be."""
         self.ended = False
-        self.trailers: tuple[Field, ...] = ()
+        self.trailers: Sequence[Field] = ()
         self._section_bytes = section_bytes
         self._left = 0
         """Bytes of the chunk that are still to come, and the CRLF behind them."""

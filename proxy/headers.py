@@ -32,9 +32,13 @@ class Fields:
         """``recurs``: the object also stands for the same section of other requests (:func:`remembered`)."""
         self.recurs = recurs
         self._fields = tuple(fields)
-        self._by_name: dict[bytes, list[bytes]] = {}
+        self._by_name = by_name = {}  # type: dict[bytes, list[bytes]]
         for name, value in self._fields:
-            self._by_name.setdefault(name.lower(), []).append(value.strip())
+            lower = name.lower()
+            if lower in by_name:
+                by_name[lower].append(value.strip())
+            else:
+                by_name[lower] = [value.strip()]
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of the field ``name`` (given in lower case), in order, freed of white space."""

@@ -10,11 +10,11 @@ A caller sends much the same header section with each request, so a section is r
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.errors import HeadTooLarge, TargetRefused
-from proxy.headers import Field, Fields
+from proxy.headers import Fields, Headers
+from proxy.recurring import Recurring
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Registered methods are of capital letters and hyphens (RFC 9110 section 16.1); one in small letters is
@@ -77,16 +77,19 @@ def can_become_a_head(raw: bytes, *, seen: int) -> bool:
     return seen >= _BEGINNING_BYTES or _BEGINNING.fullmatch(raw[:_BEGINNING_BYTES]) is not None
 
 
-def read_section(section: bytes) -> tuple[Field, ...]:
+def read_section(section: bytes) -> Headers:
     """The fields of a header or trailer section, each line ended by CRLF (RFC 9112 section 5).
 
     :raises TargetRefused: a line is not ``name: value``.
     """
     if not _SECTION.fullmatch(section):
         raise TargetRefused(f"header field {_first_bad_line(section)} is malformed (RFC 9112 section 5)")
-    lines = section.split(b"\r\n")
-    del lines[-1]
-    return tuple((name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines))
+    fields = []
+    for line in section.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        fields.append((name, value.strip(b" \t")))
+    del fields[-1]  # what is behind the last line's end
+    return fields
 
 
 def _first_bad_line(section: bytes) -> int:
@@ -95,6 +98,8 @@ def _first_bad_line(section: bytes) -> int:
     return next(bad, len(lines))
 
 
-@lru_cache(maxsize=512)
-def _recurring(section: bytes) -> Fields:
-    return Fields(read_section(section), recurs=True)
+def _fields(section: bytes, recurs: bool) -> Fields:
+    return Fields(read_section(section), recurs=recurs)
+
+
+_recurring = Recurring(_fields, 512)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from proxy.errors import PolicyRefused
 from proxy.model import Preset, Tenant
+from proxy.recurring import Recurring
 
 _PARAMETERS = re.compile(r";[^/]*")
 _SLASHES = re.compile(r"/{2,}")
@@ -75,18 +75,19 @@ def check(tenant: Tenant, method: str, decoded_path: str) -> None:
     :param decoded_path: the percent-decoded path that Pleo would get, without query.
     :raises PolicyRefused: the endpoint is blocked, or the tenant's preset does not allow it.
     """
-    judge = _fault if len(decoded_path) <= _REMEMBERED_LENGTH else _fault.__wrapped__
-    fault = judge(tenant.preset, method, decoded_path)
-    if fault is not None:
+    asked = (tenant.preset, method, decoded_path)
+    fault = _recurring(asked) if len(decoded_path) <= _RECURRING_LENGTH else _fault(asked)
+    if fault:
         raise PolicyRefused(f"{method} {decoded_path} is {fault}", tenant=tenant.name)
 
 
-_REMEMBERED_LENGTH = 256
+_RECURRING_LENGTH = 256
 """Tools ask for the same few paths again and again; longer ones would make the memory of them large."""
 
 
-@lru_cache(maxsize=4096)
-def _fault(preset: Preset, method: str, decoded_path: str) -> str | None:
+def _fault(asked: tuple[Preset, str, str], _recurs: bool = False) -> str:
+    """What is wrong with a preset's method and path; empty if nothing is."""
+    preset, method, decoded_path = asked
     judged = method.upper()  # methods are case-sensitive (RFC 9110 section 9.1), and not every server knows
     for path in _readings(decoded_path):
         for rule, why in BLOCKED:
@@ -94,7 +95,10 @@ def _fault(preset: Preset, method: str, decoded_path: str) -> str | None:
                 return f"blocked: {why}"
         if not any(rule.matches(judged, path) for rule in PRESETS[preset]):
             return f"outside the preset {preset.value!r}"
-    return None
+    return ""
+
+
+_recurring = Recurring(_fault, 4096)
 
 
 def _readings(decoded_path: str) -> tuple[str, ...]:

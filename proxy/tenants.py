@@ -180,7 +180,9 @@ class Directory:
         self._hosts = {host: tenant for tenant in tenants.values() for host in tenant.hosts}
         self._keys = {key: tenant for tenant in tenants.values() for key in tenant.legacy_keys}
         self._networks = _outermost(_network_claims(tenants))
-        self._known_claims = lru_cache(maxsize=512)(self._other_claims)
+        # Each tool has one key and one address, and asks again and again.
+        self._by_legacy_key = lru_cache(maxsize=1024)(self._find_key)
+        self._by_network = lru_cache(maxsize=1024)(self._find_network)
 
     @property
     def hosts(self) -> Iterable[str]:
@@ -197,15 +199,15 @@ class Directory:
         :raises TenantDisabled: the operator switched the tenant off.
         """
         by_path = self.tenants.get(target.first_segment)
-        claims = self._claims(fields, host, caller)
+        claims = self._other_claims(fields, host, caller)
         if by_path is not None:
-            claims = (("path prefix", by_path), *claims) if claims else ()
             tenant = by_path
+            claims = [("path prefix", by_path), *claims] if claims else claims
         elif claims:
             tenant = claims[0][1]
         else:
             raise TenantUnknown(_what_was_tried(target, host, caller, fields))
-        if any(other is not tenant for _, other in claims):
+        if claims and any(other is not tenant for _, other in claims):
             named = ", ".join(f"{how} says {other.name!r}" for how, other in claims)
             raise TenantAmbiguous(f"the routes disagree: {named}")
         if not tenant.enabled:
@@ -214,41 +216,32 @@ class Directory:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
 
-    def _claims(self, fields: Fields, host: str, caller: str) -> tuple[Claimed, ...]:
-        """What the routes other than the path say; it is the same for all requests of a tool."""
-        return (self._known_claims if fields.recurs else self._other_claims)(fields, host, caller)
-
-    def _other_claims(self, fields: Fields, host: str, caller: str) -> tuple[Claimed, ...]:
+    def _other_claims(self, fields: Fields, host: str, caller: str) -> list[Claimed]:
         claims: list[Claimed] = []
         if (by_host := self._hosts.get(host)) is not None:
             claims.append(("host", by_host))
-        if (by_header := self._by_header(fields)) is not None:
-            claims.append(("X-Pleo-Tenant", by_header))
-        claims += [("legacy key", tenant) for tenant in self._by_legacy_keys(fields)]
-        if (by_network := self._by_network(caller)) is not None:
+        if fields.values(headers.TENANT):
+            claims.append(("X-Pleo-Tenant", self._by_header(fields)))
+        # All keys count: of two for two tenants, neither may be preferred.
+        if self._keys:
+            owners = map(self._by_legacy_key, fields.values(b"authorization"))
+            claims += [("legacy key", tenant) for tenant in owners if tenant is not None]
+        if self._networks and (by_network := self._by_network(caller)) is not None:
             claims.append(("caller network", by_network))
-        return tuple(claims)
+        return claims
 
-    def _by_header(self, fields: Fields) -> Tenant | None:
-        named = headers.single(fields, headers.TENANT)
-        if named is None:
-            return None
+    def _by_header(self, fields: Fields) -> Tenant:
+        named = headers.single(fields, headers.TENANT) or ""
         tenant = self.tenants.get(named)
         if tenant is None:
             raise TenantUnknown(f"the X-Pleo-Tenant header names {named[:63]!r}, which is no tenant here")
         return tenant
 
-    def _by_legacy_keys(self, fields: Fields) -> list[Tenant]:
-        # All of them count: of two keys for two tenants, neither may be preferred.
-        if not self._keys:
-            return []
-        users = map(_basic_user, headers.values(fields, b"authorization"))
-        owners = (self._keys.get(hash_legacy_key(user)) for user in users if user is not None)
-        return [tenant for tenant in owners if tenant is not None]
+    def _find_key(self, value: bytes) -> Tenant | None:
+        user = _basic_user(value)
+        return None if user is None else self._keys.get(hash_legacy_key(user))
 
-    def _by_network(self, caller: str) -> Tenant | None:
-        if not self._networks:
-            return None
+    def _find_network(self, caller: str) -> Tenant | None:
         address = _address(caller)
         if address is None:
             return None

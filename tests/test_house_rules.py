@@ -34,7 +34,19 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors", "model", "facts"),
-    ("target", "headers", "heads", "framing", "guard", "policy", "oauth", "lifecycle", "vault", "problems"),
+    (
+        "recurring",
+        "target",
+        "headers",
+        "heads",
+        "framing",
+        "guard",
+        "policy",
+        "oauth",
+        "lifecycle",
+        "vault",
+        "problems",
+    ),
     ("config", "keyring", "store", "provider", "upstream", "replay", "intake", "response", "pairs"),
     ("tenants", "listing", "refresher", "tokens", "authorize"),
     ("exchange",),
