@@ -39,6 +39,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
    * ``tenants``: from a request to its tenant, and which tenants may be saved
    * ``listing``: tenants and grants as people and programs get to see them
+   * ``recovery``: what a start makes good of a run that was cut off
    * ``refresher``: one refresh, from the write-ahead to the saved answer
    * ``tokens``: the access token of each tenant, obtained and replaced
    * ``authorize``: the consent flow

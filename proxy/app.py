@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from aiohttp import web
 
-from proxy import __version__, keyring, lifecycle, wiring
+from proxy import __version__, keyring, recovery, wiring
 from proxy.admin import Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.authorize import Authorize
@@ -37,7 +38,7 @@ from proxy.facts import (
 from proxy.listener import CallerServer
 from proxy.model import Clock, Grant, Secret, Tenant
 from proxy.refresher import Refresher
-from proxy.store import ServeLock, Store, open_store
+from proxy.store import Journal, ServeLock, Store, instance_name, journal_path, open_store
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
 from proxy.tokens import Tokens
@@ -91,8 +92,16 @@ class App:
         self.store = store = open_store(database)
         self._stack.push_async_callback(store.close)
         vault = await open_vault(settings, environ, store)
+        state_dir = settings.store.state_dir
+        owner = f"{instance_name(state_dir)}/{self._worker or 0}"
         if self._worker is None:
-            await settle_attempts(store)
+            await recover(state_dir, store, self._emit)
+        journal = Journal.open(journal_path(state_dir, self._worker))
+        self._stack.push_async_callback(journal.close)
+        if self._worker is not None:
+            # The others are serving: only what the one left whose place this takes.
+            await recovery.replay(journal, store, self._emit)
+            await recovery.settle_attempts(store, owner.__eq__)
 
         context = wiring.tls_context(settings.pleo.ca_file)
         through = wiring.http_proxy(settings, environ)
@@ -104,12 +113,14 @@ class App:
         lifetimes = wiring.lifetimes(settings)
         refresher = Refresher(
             store,
+            journal,
             vault,
             provider,
             lifetimes,
             self._emit,
             self._clock,
             asyncio.sleep,
+            owner,
             lease_s=settings.refresh.timeout_s + _LEASE_MARGIN_S,
         )
         self.tokens = Tokens(store, vault, refresher, wiring.refresh_rules(settings), self._emit, self._clock)
@@ -259,6 +270,7 @@ class App:
         return "store unavailable" if self._store_down_since is not None else None
 
     def _store_fails(self, error: StoreUnavailable) -> None:
+        self.tokens.refresher.note_outage()
         if self._store_down_since is None:
             self._store_down_since = monotonic()
             self._emit(StoreFailed("watch", error.detail))
@@ -338,7 +350,9 @@ def _crash_reporter(emit: Emit) -> Callable[[asyncio.AbstractEventLoop, dict[str
     return report
 
 
-async def prepare(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack) -> Secret | None:
+async def prepare(
+    settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack, emit: Emit
+) -> Secret | None:
     """What is done once for several workers: the lock, the store's schema, the key ring, old attempts.
 
     :returns: the admin token if it was generated now, to be shown once.
@@ -349,7 +363,7 @@ async def prepare(settings: Settings, environ: Mapping[str, str], stack: AsyncEx
     store = open_store(database)
     try:
         await open_vault(settings, environ, store)
-        await settle_attempts(store)
+        await recover(settings.store.state_dir, store, emit)
     finally:
         await store.close()
     return None if settings.admin.token is not None else admin_token.generated(settings.store.state_dir)[1]
@@ -370,8 +384,7 @@ async def open_vault(settings: Settings, environ: Mapping[str, str], store: Stor
     return vault
 
 
-async def settle_attempts(store: Store) -> None:
-    """Note the refreshes that a former run left without an answer; nobody else may be serving this store."""
-    for grant in (await store.grants()).values():
-        if grant.attempted_at is not None:
-            await store.edit_grant(grant.tenant, lambda stored: stored and lifecycle.after_cut_off(stored))
+async def recover(state_dir: Path, store: Store, emit: Emit) -> None:
+    """Make good what a former run left; nobody else may be serving this store."""
+    await recovery.replay_all(state_dir, store, emit)
+    await recovery.settle_attempts(store, lambda _: True)

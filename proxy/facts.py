@@ -217,6 +217,28 @@ class SealedValueFailed(Fact):
 
 
 @dataclass(slots=True)
+class JournalFailed(Fact):
+    """A new pair could not be recorded in the journal; the store is asked to keep it all the same."""
+
+    event: ClassVar[str] = "journal.failed"
+    level: ClassVar[Level] = "error"
+    tenant: str
+    error: str
+
+
+@dataclass(slots=True)
+class JournalReplayed(Fact):
+    """A pair that a former run had received and not saved was found in the journal at the start."""
+
+    event: ClassVar[str] = "journal.replayed"
+    tenant: str
+    generation: int
+    """Of the pair."""
+    taken: bool
+    """The store has it now; else the tenant was connected anew, or removed, or it was saved already."""
+
+
+@dataclass(slots=True)
 class StoreFailed(Fact):
     """The store did not carry out an operation; ``error`` is the proxy's own word for the kind of failure."""
 

@@ -127,28 +127,61 @@ def backoff_s(failures: int, *, first_s: float, most_s: float, retry_after_s: fl
     return max(own, min(retry_after_s or 0.0, RETRY_AFTER_MOST_S))
 
 
-def begin_refresh(grant: Grant | None, *, before: Grant, at: float, lease_s: float) -> Grant | None:
-    """Write-ahead (invariant 5): a refresh of ``before`` is about to be sent.
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to refresh a grant, of one process for a time."""
 
-    An attempt that is noted there already belongs to another process, and for ``lease_s`` nobody else may
-    begin. An older one was cut off before its answer was saved, which counts as lost.
+    owner: str
+    until: float
+
+
+def begin_refresh(
+    grant: Grant | None, *, before: Grant, at: float, lease: Lease, may_take_over: bool = True
+) -> Grant | None:
+    """Write-ahead (invariant 5) under a lease (invariant 4): a refresh of ``before`` is about to be sent.
+
+    While another process holds the lease nobody else may begin. One that has run out was cut off before its
+    answer was saved, which counts as lost.
+
+    :param may_take_over: a lease of another owner that has run out is taken. Not right after an outage of the
+        store, when its owner may be about to save what Pleo answered meanwhile.
     """
-    if not is_same_pair(grant, before) or is_leased(grant, at=at, lease_s=lease_s):
+    if not is_same_pair(grant, before) or is_leased(grant, at=at):
         return grant
-    return replace(after_cut_off(grant), state=GrantState.REFRESHING, attempted_at=at)
+    if grant.lease_owner not in (None, lease.owner) and not may_take_over:
+        return grant
+    return replace(
+        after_cut_off(grant),
+        state=GrantState.REFRESHING,
+        refresh_asked_at=None,
+        attempted_at=at,
+        lease_owner=lease.owner,
+        lease_until=lease.until,
+    )
 
 
-def is_leased(grant: Grant, *, at: float, lease_s: float) -> bool:
-    """Whether some process is refreshing ``grant`` at ``at``, and has not taken longer than it may."""
-    return grant.attempted_at is not None and at - grant.attempted_at < lease_s
+def renewed(grant: Grant | None, *, before: Grant, lease: Lease) -> Grant | None:
+    """The refresh of ``before`` takes longer, and its owner keeps the lease, if it still has it."""
+    if not is_same_pair(grant, before) or grant.lease_owner != lease.owner:
+        return grant
+    return replace(grant, lease_until=lease.until)
+
+
+def is_leased(grant: Grant, *, at: float) -> bool:
+    """Whether some process may be refreshing ``grant`` at ``at``."""
+    return grant.lease_until is not None and at < grant.lease_until
 
 
 def after_cut_off(grant: Grant) -> Grant:
     """``grant`` without the attempt that is noted in it, whose process is gone and whose answer is lost."""
     if grant.attempted_at is None:
         return grant
-    state = GrantState.CONNECTED if grant.state is GrantState.REFRESHING else grant.state
-    return replace(grant, state=state, attempted_at=None, last_outcome=Outcome.UNKNOWN, answer_lost=True)
+    return replace(
+        _without_attempt(grant),
+        state=GrantState.CONNECTED if grant.state is GrantState.REFRESHING else grant.state,
+        last_outcome=Outcome.UNKNOWN,
+        answer_lost=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +196,14 @@ class NewPair:
 
 
 def granted(grant: Grant | None, pair: NewPair, *, before: Grant) -> Grant | None:
-    """A refresh of ``before`` brought ``pair``, sealed for the next generation. The old pair is gone."""
+    """A refresh of ``before`` brought ``pair``, sealed for the next generation. The old pair is gone.
+
+    Whoever holds the lease by now: what Pleo issued is the truth.
+    """
     if not is_same_pair(grant, before):
         return grant
     return replace(
-        grant,
+        _without_attempt(grant),
         state=GrantState.CONNECTED,
         generation=grant.generation + 1,
         access=pair.access,
@@ -177,23 +213,23 @@ def granted(grant: Grant | None, pair: NewPair, *, before: Grant) -> Grant | Non
         refresh_expires_at=pair.refresh_expires_at,
         last_refreshed_at=pair.issued_at,
         last_outcome=Outcome.GRANTED,
-        attempted_at=None,
         answer_lost=False,
     )
 
 
-def not_granted(grant: Grant | None, *, before: Grant, outcome: Outcome) -> Grant | None:
-    """A refresh of ``before`` failed. Only a terminal refusal takes anything from the grant.
+def not_granted(grant: Grant | None, *, before: Grant, outcome: Outcome, owner: str) -> Grant | None:
+    """A refresh of ``before`` by ``owner`` failed. Only a terminal refusal takes anything from the grant.
 
-    That an answer was lost is kept through later failures that say nothing of the tokens (invariant 6).
+    That an answer was lost is kept through later failures that say nothing of the tokens (invariant 6). Who
+    no longer has the lease changes nothing: another may be about to save the pair that made this one fail.
     """
-    if not is_same_pair(grant, before):
+    if not is_same_pair(grant, before) or grant.lease_owner != owner:
         return grant
     if outcome is Outcome.REFUSED:
         return _without_tokens(replace(grant, state=GrantState.NEEDS_REAUTH, last_outcome=outcome))
     state = GrantState.CONNECTED if grant.state is GrantState.REFRESHING else grant.state
     lost = grant.answer_lost or outcome is Outcome.UNKNOWN
-    return replace(grant, state=state, last_outcome=outcome, attempted_at=None, answer_lost=lost)
+    return replace(_without_attempt(grant), state=state, last_outcome=outcome, answer_lost=lost)
 
 
 def connected(pair: NewPair, *, tenant: str, company: str, scopes: tuple[str, ...], generation: int) -> Grant:
@@ -226,14 +262,6 @@ def next_generation(grant: Grant | None) -> int:
     return 1 if grant is None else grant.generation + 1
 
 
-def answer_was_lost(grant: Grant) -> bool:
-    """Whether an earlier refresh may have rotated the tokens without the answer reaching us.
-
-    Then a refusal that follows is reported as a lost answer and not as a revocation (invariant 6).
-    """
-    return grant.answer_lost or grant.attempted_at is not None
-
-
 def is_same_pair(grant: Grant | None, before: Grant) -> TypeGuard[Grant]:
     """Whether ``grant`` still has the token pair of ``before``.
 
@@ -245,11 +273,14 @@ def is_same_pair(grant: Grant | None, before: Grant) -> TypeGuard[Grant]:
 
 def _without_tokens(grant: Grant) -> Grant:
     return replace(
-        grant,
+        _without_attempt(grant),
         access=None,
         refresh=None,
         access_expires_at=None,
         refresh_expires_at=None,
-        attempted_at=None,
         answer_lost=False,
     )
+
+
+def _without_attempt(grant: Grant) -> Grant:
+    return replace(grant, attempted_at=None, lease_owner=None, lease_until=None)

@@ -167,6 +167,12 @@ class Grant:
     last_outcome: Outcome | None = None
     attempted_at: float | None = None
     """When a refresh was started whose answer is not saved yet (write-ahead); else ``None``."""
+    lease_owner: str | None = None
+    """The process that is at it, as ``INSTANCE/WORKER``."""
+    lease_until: float | None = None
+    """Until then nobody else may try; the owner moves it on for as long as it is at it."""
+    refresh_asked_at: float | None = None
+    """When an operator asked for a refresh that has not begun yet."""
     answer_lost: bool = False
     """An earlier refresh was sent and never answered, so Pleo may have rotated the tokens unseen."""
 

@@ -1,12 +1,14 @@
 """One refresh of one grant, from the write-ahead to the saved answer. Decides nothing about when or for whom.
 
-The order is invariant 5: the attempt is stored, then the request is sent, then the sealed answer is stored,
-and only then does anyone get to see it. Runs in a task that nobody cancels once the request is sent
-(:mod:`proxy.tokens` owns it).
+The order is invariant 5: the attempt is stored, then the request is sent, then the sealed answer goes to the
+journal and to the store, and only then does anyone get to see it. Runs in a task that nobody cancels once the
+request is sent (:mod:`proxy.tokens` owns it).
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,20 +17,25 @@ from proxy import lifecycle, pairs
 from proxy.errors import StoreUnavailable
 from proxy.facts import (
     Emit,
+    JournalFailed,
     RefreshStarted,
     StoreFailed,
     TaskCrashed,
     innermost_place,
 )
+from proxy.lifecycle import Lease
 from proxy.model import Clock, Grant, Outcome, Secret
 from proxy.oauth import TokenFailure, TokenPair
-from proxy.store import Store, TenantGone
+from proxy.store import Issued, JournalUnavailable, Store, TenantGone
 from proxy.vault import Vault
 
 _LOOK_S = 0.1
 """Pause between looks at what another process's refresh has come to."""
 _SAVE_RETRY_S = 1.0
 """Pause between attempts to save what Pleo has already issued: short, since callers wait for it."""
+_STEADY_S = 10.0
+"""How long the store must have worked before another's lease that has run out is taken over: whoever holds a
+pair that it could not save does so within :data:`_SAVE_RETRY_S` after an outage."""
 
 
 class RefreshesTokens(Protocol):
@@ -36,6 +43,16 @@ class RefreshesTokens(Protocol):
 
     async def refresh(self, refresh: Secret) -> TokenPair | TokenFailure:
         """Ask for a new pair."""
+
+
+class RecordsPairs(Protocol):
+    """The part of :class:`proxy.store.Journal` that is needed here."""
+
+    async def append(self, issued: Issued) -> int:
+        """Record a pair, on the disk."""
+
+    async def settle(self, number: int) -> None:
+        """Forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +70,25 @@ class Refreshing:
     """An earlier refresh may have rotated the tokens unseen, so a refusal is no revocation."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refresher:
     """Carries out refreshes, one call each."""
 
     store: Store
+    journal: RecordsPairs
     vault: Vault
     provider: RefreshesTokens
     lifetimes: pairs.Lifetimes
     emit: Emit
     clock: Clock
     pause: Callable[[float], Awaitable[None]]
+    owner: str
+    """Of the leases that are taken here: another one for each process."""
     lease_s: float
-    """How long a process may take for one refresh, saving included, before another may try: longer than the
-    provider's time-out."""
+    """How long a lease runs: longer than the provider's time-out, saving included. Renewed while one takes
+    longer."""
+    unsteady_at: float = -math.inf
+    """When the store was last seen not to work."""
 
     async def refresh(self, before: Grant, refresh: Secret, reason: str) -> Refreshing:
         """Refresh ``before``, whose opened refresh token is ``refresh``.
@@ -76,23 +98,35 @@ class Refresher:
 
         :raises StoreUnavailable: the attempt could not be stored, so nothing was sent (invariant 9).
         """
-        while True:
-            started = self.clock()
-            begun, is_ours = await self._begin(before, started)
-            if is_ours:
-                return await self._send(before, refresh, reason, started)
-            if begun is None or not lifecycle.is_same_pair(begun, before):
-                return Refreshing(begun)
-            concluded = await self._result_of_another(before)
-            if concluded is not None:
-                return concluded
+        try:
+            while True:
+                started = self.clock()
+                begun, is_ours = await self._begin(before, started)
+                if begun is not None and is_ours:
+                    return await self._send(before, begun, refresh, reason, started)
+                if begun is None or not lifecycle.is_same_pair(begun, before):
+                    return Refreshing(begun)
+                concluded = await self._result_of_another(before)
+                if concluded is not None:
+                    return concluded
+        except StoreUnavailable:
+            self.note_outage()
+            raise
+
+    def note_outage(self) -> None:
+        """The store does not work: from its return on, others get time to save what they hold."""
+        self.unsteady_at = self.clock()
 
     async def _begin(self, before: Grant, at: float) -> tuple[Grant | None, bool]:
+        lease = Lease(self.owner, at + self.lease_s)
+        may_take_over = at - self.unsteady_at >= _STEADY_S
         is_ours = False
 
         def begin(grant: Grant | None) -> Grant | None:
             nonlocal is_ours
-            after = lifecycle.begin_refresh(grant, before=before, at=at, lease_s=self.lease_s)
+            after = lifecycle.begin_refresh(
+                grant, before=before, at=at, lease=lease, may_take_over=may_take_over
+            )
             is_ours = after is not grant
             return after
 
@@ -109,21 +143,47 @@ class Refresher:
                 outcome = stored.last_outcome or Outcome.UNKNOWN
                 failure = TokenFailure(outcome, "told_by_another_process")
                 return Refreshing(stored, failure=failure, told=True)
-            if not lifecycle.is_leased(stored, at=self.clock(), lease_s=self.lease_s):
+            if not lifecycle.is_leased(stored, at=self.clock()):
                 return None
 
-    async def _send(self, before: Grant, refresh: Secret, reason: str, started: float) -> Refreshing:
+    async def _send(
+        self, before: Grant, begun: Grant, refresh: Secret, reason: str, started: float
+    ) -> Refreshing:
         chain = self.vault.chain_id(refresh)
         self.emit(RefreshStarted(before.tenant, before.generation, reason, chain))
-        answer = await self._ask(refresh)
+        answer = await self._ask_under_lease(before, refresh)
         if isinstance(answer, TokenPair):
             return await self._save(before, refresh, answer, started)
         stored = await self._edit_until_saved(
             before.tenant,
-            lambda grant: lifecycle.not_granted(grant, before=before, outcome=answer.outcome),
+            lambda grant: lifecycle.not_granted(
+                grant, before=before, outcome=answer.outcome, owner=self.owner
+            ),
         )
-        lost = answer.outcome is Outcome.REFUSED and lifecycle.answer_was_lost(before)
+        lost = answer.outcome is Outcome.REFUSED and begun.answer_lost
         return Refreshing(stored, failure=answer, answer_was_lost=lost)
+
+    async def _ask_under_lease(self, before: Grant, refresh: Secret) -> TokenPair | TokenFailure:
+        """Ask Pleo, and keep the lease for as long as that takes."""
+        asking = asyncio.ensure_future(self._ask(refresh))
+        try:
+            while not asking.done():
+                await asyncio.wait({asking}, timeout=self.lease_s / 3)
+                if not asking.done():
+                    await self._renew(before)
+        finally:
+            asking.cancel()  # does nothing to one that has answered
+        return asking.result()
+
+    async def _renew(self, before: Grant) -> None:
+        lease = Lease(self.owner, self.clock() + self.lease_s)
+        try:
+            await self._edit(
+                before.tenant, lambda grant: lifecycle.renewed(grant, before=before, lease=lease)
+            )
+        except StoreUnavailable as error:
+            self.note_outage()
+            self.emit(StoreFailed("renew_lease", error.detail))
 
     async def _ask(self, refresh: Secret) -> TokenPair | TokenFailure:
         try:
@@ -133,6 +193,7 @@ class Refresher:
             return TokenFailure(Outcome.UNKNOWN, "internal_error")
 
     async def _save(self, before: Grant, refresh: Secret, pair: TokenPair, started: float) -> Refreshing:
+        assert before.refresh is not None, "a grant without a refresh token is not refreshed"
         sealed = pairs.seal_pair(
             self.vault,
             pair,
@@ -143,13 +204,25 @@ class Refresher:
             lifetimes=self.lifetimes,
             old_refresh=refresh,
         )
+        issued = Issued(before.tenant, before.generation, before.refresh, sealed)
+        number = await self._record(issued)
         stored = await self._edit_until_saved(
             before.tenant,
             lambda grant: lifecycle.granted(grant, sealed, before=before),
         )
+        if number is not None:
+            await self.journal.settle(number)
         # Another pair is stored where somebody connected the tenant anew meanwhile; that grant counts.
         is_ours = stored is not None and stored.access == sealed.access
         return Refreshing(stored, pair=pair if is_ours else None)
+
+    async def _record(self, issued: Issued) -> int | None:
+        try:
+            return await self.journal.append(issued)
+        except JournalUnavailable as error:
+            # The store may well take it: two places, so that one may fail.
+            self.emit(JournalFailed(issued.tenant, str(error)))
+            return None
 
     async def _edit_until_saved(
         self, tenant: str, edit: Callable[[Grant | None], Grant | None]
@@ -159,6 +232,7 @@ class Refresher:
             try:
                 return await self._edit(tenant, edit)
             except StoreUnavailable as error:
+                self.note_outage()
                 self.emit(StoreFailed("save_grant", error.detail))
             await self.pause(_SAVE_RETRY_S)
 

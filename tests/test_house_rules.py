@@ -48,7 +48,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "problems",
     ),
     ("config", "keyring", "store", "provider", "upstream", "replay", "intake", "response", "pairs"),
-    ("tenants", "listing", "refresher", "tokens", "authorize"),
+    ("tenants", "listing", "recovery", "refresher", "tokens", "authorize"),
     ("exchange",),
     ("door", "listener", "telemetry", "admin"),
     ("wiring", "app", "workers"),

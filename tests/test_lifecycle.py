@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import lifecycle
-from proxy.lifecycle import After401, NewPair, Schedule, Standing, Windows
+from proxy.lifecycle import After401, Lease, NewPair, Schedule, Standing, Windows
 from proxy.model import Grant, GrantState, Outcome, Sealed
 
 WINDOWS = Windows(advisory=0.8, advisory_jitter=0.1, mandatory_s=30.0, mandatory=0.05, keep_alive=0.5)
@@ -194,6 +194,15 @@ def grant(state: GrantState = GrantState.CONNECTED, **changes: object) -> Grant:
     return replace(made, **changes)  # type: ignore[arg-type] # each test gives fields of Grant
 
 
+LEASE = Lease("p", 540.0)
+
+
+def under_way(**changes: object) -> Grant:
+    """A grant that the process ``p`` has been refreshing since 500."""
+    started: dict[str, object] = {"attempted_at": 500.0, "lease_owner": "p", "lease_until": 540.0}
+    return grant(GrantState.REFRESHING, **(started | changes))
+
+
 def tokenless(state: GrantState) -> Grant:
     """A grant whose tokens were erased."""
     return grant(state, access=None, refresh=None, access_expires_at=None, refresh_expires_at=None)
@@ -201,19 +210,17 @@ def tokenless(state: GrantState) -> Grant:
 
 def test_begin_writes_the_attempt_ahead() -> None:
     """Before a refresh is sent, the grant says so, and nothing else of it has changed."""
-    begun = lifecycle.begin_refresh(grant(), before=grant(), at=500.0, lease_s=40.0)
-    assert begun == grant(GrantState.REFRESHING, attempted_at=500.0)
+    begun = lifecycle.begin_refresh(grant(refresh_asked_at=1.0), before=grant(), at=500.0, lease=LEASE)
+    assert begun == under_way()
 
 
 def test_an_attempt_without_an_answer_is_remembered_as_lost() -> None:
     """A refresh that was cut off counts as lost until a new pair comes, whatever fails in between."""
-    cut_off = grant(GrantState.REFRESHING, attempted_at=400.0)
-    assert lifecycle.begin_refresh(cut_off, before=cut_off, at=439.9, lease_s=40.0) is cut_off
-    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=440.0, lease_s=40.0)
-    assert begun == grant(
-        GrantState.REFRESHING, attempted_at=440.0, answer_lost=True, last_outcome=Outcome.UNKNOWN
-    )
-    failed = lifecycle.not_granted(begun, before=cut_off, outcome=Outcome.NOT_SENT)
+    cut_off = under_way(attempted_at=400.0, lease_until=440.0, lease_owner="another")
+    assert lifecycle.begin_refresh(cut_off, before=cut_off, at=439.9, lease=LEASE) is cut_off
+    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=440.0, lease=LEASE)
+    assert begun == under_way(attempted_at=440.0, answer_lost=True, last_outcome=Outcome.UNKNOWN)
+    failed = lifecycle.not_granted(begun, before=cut_off, outcome=Outcome.NOT_SENT, owner="p")
     assert failed == grant(last_outcome=Outcome.NOT_SENT, answer_lost=True)
     healed = lifecycle.granted(failed, PAIR, before=cut_off)
     assert healed is not None
@@ -222,7 +229,7 @@ def test_an_attempt_without_an_answer_is_remembered_as_lost() -> None:
 
 def test_granted_replaces_everything_at_once() -> None:
     """A new pair takes the place of tokens and times together, one generation further."""
-    got = lifecycle.granted(grant(GrantState.REFRESHING, attempted_at=500.0), PAIR, before=grant())
+    got = lifecycle.granted(under_way(), PAIR, before=grant())
     assert got == grant(
         generation=4,
         access=PAIR.access,
@@ -236,8 +243,8 @@ def test_granted_replaces_everything_at_once() -> None:
 
 def test_refused_erases_the_tokens() -> None:
     """A terminal refusal ends the grant and leaves neither token, while company and scopes are kept."""
-    before = grant(GrantState.REFRESHING, attempted_at=500.0)
-    after = lifecycle.not_granted(before, before=grant(), outcome=Outcome.REFUSED)
+    before = under_way()
+    after = lifecycle.not_granted(before, before=grant(), outcome=Outcome.REFUSED, owner="p")
     assert after == replace(tokenless(GrantState.NEEDS_REAUTH), last_outcome=Outcome.REFUSED)
 
 
@@ -247,8 +254,8 @@ TRANSIENT = [Outcome.CLIENT_REJECTED, Outcome.NOT_SENT, Outcome.UNAVAILABLE, Out
 @pytest.mark.parametrize("outcome", TRANSIENT)
 def test_any_other_failure_takes_nothing(outcome: Outcome) -> None:
     """After a failure that is not terminal the grant is connected as before, with the outcome noted."""
-    before = grant(GrantState.REFRESHING, attempted_at=500.0)
-    after = lifecycle.not_granted(before, before=grant(), outcome=outcome)
+    before = under_way()
+    after = lifecycle.not_granted(before, before=grant(), outcome=outcome, owner="p")
     assert after == grant(last_outcome=outcome, answer_lost=outcome is Outcome.UNKNOWN)
 
 
@@ -256,22 +263,46 @@ def test_any_other_failure_takes_nothing(outcome: Outcome) -> None:
 def test_a_failure_that_comes_late_brings_nothing_back(state: GrantState) -> None:
     """A failure does not change a grant that has ended meanwhile, nor a state other than refreshing."""
     ended = tokenless(state)
-    assert lifecycle.not_granted(ended, before=grant(), outcome=Outcome.UNAVAILABLE) is ended
-    unverified = grant(GrantState.UNVERIFIED)
-    after = lifecycle.not_granted(unverified, before=grant(), outcome=Outcome.UNAVAILABLE)
-    assert after == grant(GrantState.UNVERIFIED, last_outcome=Outcome.UNAVAILABLE)
+    assert lifecycle.not_granted(ended, before=grant(), outcome=Outcome.UNAVAILABLE, owner="p") is ended
+
+
+def test_who_lost_the_lease_takes_nothing() -> None:
+    """A refusal that comes after another took over may be that other's success, which is about to be saved."""
+    taken_over = under_way(lease_owner="another")
+    for outcome in Outcome:
+        assert lifecycle.not_granted(taken_over, before=grant(), outcome=outcome, owner="p") is taken_over
+    mine = lifecycle.granted(under_way(), PAIR, before=grant())
+    assert lifecycle.granted(taken_over, PAIR, before=grant()) == mine
+
+
+def test_a_lease_is_renewed_by_its_owner_only() -> None:
+    """It moves on for as long as its refresh is under way, and for nobody else."""
+    longer = Lease("p", 580.0)
+    assert lifecycle.renewed(under_way(), before=grant(), lease=longer) == under_way(lease_until=580.0)
+    for other in (under_way(lease_owner="another"), grant(), grant(generation=9), None):
+        assert lifecycle.renewed(other, before=grant(), lease=longer) is other
+
+
+def test_nothing_is_taken_over_right_after_an_outage() -> None:
+    """Whoever holds a pair that it could not save gets time; one's own attempt is nobody else's."""
+    run_out = under_way(lease_owner="another", lease_until=400.0)
+    kept = lifecycle.begin_refresh(run_out, before=grant(), at=500.0, lease=LEASE, may_take_over=False)
+    assert kept is run_out
+    own = under_way(lease_until=400.0)
+    begun = lifecycle.begin_refresh(own, before=grant(), at=500.0, lease=LEASE, may_take_over=False)
+    assert begun == under_way(answer_lost=True, last_outcome=Outcome.UNKNOWN)
 
 
 @pytest.mark.parametrize("state", [GrantState.NEEDS_REAUTH, GrantState.REVOKED])
 def test_a_grant_without_tokens_is_not_refreshed(state: GrantState) -> None:
     """No refresh begins for a grant that has no refresh token."""
     ended = tokenless(state)
-    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0, lease_s=40.0) is ended
+    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0, lease=LEASE) is ended
 
 
 def test_revoked_erases_the_tokens() -> None:
     """The operator's end of a grant leaves neither token, and doing it twice changes nothing."""
-    after = lifecycle.revoked(grant(GrantState.REFRESHING, attempted_at=500.0))
+    after = lifecycle.revoked(under_way())
     assert after == tokenless(GrantState.REVOKED)
     assert lifecycle.revoked(after) is after
     assert lifecycle.revoked(None) is None
@@ -310,28 +341,15 @@ def test_next_generation(before: Grant | None, expected: int) -> None:
     assert lifecycle.next_generation(before) == expected
 
 
-@pytest.mark.parametrize(
-    ("before", "lost"),
-    [
-        pytest.param(grant(), False, id="answered"),
-        pytest.param(grant(answer_lost=True), True, id="no-usable-answer"),
-        pytest.param(grant(GrantState.REFRESHING, attempted_at=5.0), True, id="crashed-while-refreshing"),
-        pytest.param(grant(last_outcome=Outcome.UNAVAILABLE), False, id="told-unavailable"),
-        pytest.param(grant(last_outcome=None), False, id="never-refreshed"),
-    ],
-)
-def test_answer_was_lost(before: Grant, *, lost: bool) -> None:
-    """An answer may be lost if the last attempt brought none, or was never concluded."""
-    assert lifecycle.answer_was_lost(before) is lost
-
-
 Event = Callable[[Grant | None, Grant], Grant | None]
 EVENTS: dict[str, Event] = {
-    "begin": lambda stored, before: lifecycle.begin_refresh(stored, before=before, at=7.0, lease_s=1.0),
+    "begin": lambda stored, before: lifecycle.begin_refresh(
+        stored, before=before, at=7.0, lease=Lease("p", 8.0)
+    ),
     "granted": lambda stored, before: lifecycle.granted(stored, PAIR, before=before),
     **{
         outcome.value: lambda stored, before, outcome=outcome: lifecycle.not_granted(  # type: ignore[misc]
-            stored, before=before, outcome=outcome
+            stored, before=before, outcome=outcome, owner="p"
         )
         for outcome in [*TRANSIENT, Outcome.REFUSED]
     },
@@ -395,4 +413,4 @@ def test_every_field_of_a_grant_is_set_by_a_consent() -> None:
     """A field that is added to Grant must be thought of where a consent makes a new one."""
     made = lifecycle.connected(PAIR, tenant="acme", company="c", scopes=("x",), generation=1)
     unset = {field.name for field in fields(Grant) if getattr(made, field.name) is None}
-    assert unset == {"attempted_at"}
+    assert unset == {"attempted_at", "lease_owner", "lease_until", "refresh_asked_at"}

@@ -17,7 +17,7 @@ from proxy.lifecycle import Windows
 from proxy.model import Grant, Secret, Tenant
 from proxy.oauth import TokenFailure, TokenPair
 from proxy.refresher import Refresher
-from proxy.store import open_store
+from proxy.store import Journal, open_store
 from proxy.tokens import RefreshRules, Tokens
 from proxy.vault import Vault
 from tests.harness import until
@@ -61,7 +61,16 @@ async def test_a_thousand_tokens_of_one_minute(tmp_path: Path, vault: Vault) -> 
     lifetimes = pairs.Lifetimes(900, 60 * 86400)
     starts: Counter[int] = Counter()
     refresher = Refresher(
-        store, vault, provider, lifetimes, lambda _: None, lambda: now[0], asyncio.sleep, lease_s=40
+        store,
+        Journal.open(tmp_path / "journal-0.log"),
+        vault,
+        provider,
+        lifetimes,
+        lambda _: None,
+        lambda: now[0],
+        asyncio.sleep,
+        "p",
+        lease_s=40,
     )
     rules = RefreshRules(DEFAULTS, 10, 60, 1, 60, 60)
     tokens = Tokens(store, vault, refresher, rules, lambda _: None, lambda: now[0])

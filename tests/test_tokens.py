@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy import lifecycle, pairs
 from proxy.facts import RefreshFailed, RefreshStarted
+from proxy.lifecycle import Lease
 from proxy.model import GrantState, Outcome, Secret
 from proxy.oauth import TokenPair
 from proxy.sandbox import COMPANIES, Sandbox, TokenFault
@@ -15,6 +16,11 @@ from proxy.store import open_store
 from tests.harness import Proxy, running_proxy, until
 
 ACME = COMPANIES["acme"]
+
+
+def lease(pleo: Sandbox) -> Lease:
+    """Another process's, taken just now."""
+    return Lease("another", pleo.now() + 40)
 
 
 async def problem_name(proxy: Proxy, path: str = "/acme/v2/employees?limit=1") -> str:
@@ -150,7 +156,9 @@ async def test_a_crash_between_sending_and_saving_is_told_from_a_revocation(
         await proxy.connect("acme")
         await proxy.app.store.edit_grant(
             "acme",
-            lambda grant: grant and lifecycle.begin_refresh(grant, before=grant, at=pleo.now(), lease_s=40),
+            lambda grant: (
+                grant and lifecycle.begin_refresh(grant, before=grant, at=pleo.now(), lease=lease(pleo))
+            ),
         )
         current = pleo.authority.current(ACME)
         assert current is not None
@@ -231,7 +239,10 @@ async def test_another_processs_refresh_is_waited_for(proxy: Proxy) -> None:
     before = await store.grant("acme")
     assert before is not None
     await store.edit_grant(
-        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=proxy.pleo.now(), lease_s=40)
+        "acme",
+        lambda grant: lifecycle.begin_refresh(
+            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo)
+        ),
     )
     proxy.pleo.revoke_access("acme")
     waiting = asyncio.create_task(proxy.get("/acme/v2/employees?limit=1"))
@@ -257,13 +268,19 @@ async def test_another_processs_failure_is_shared(proxy: Proxy) -> None:
     before = await store.grant("acme")
     assert before is not None
     await store.edit_grant(
-        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=proxy.pleo.now(), lease_s=40)
+        "acme",
+        lambda grant: lifecycle.begin_refresh(
+            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo)
+        ),
     )
     proxy.pleo.revoke_access("acme")
     waiting = asyncio.create_task(problem_name(proxy))
     await until(lambda: proxy.app.tokens.refreshes_under_way)
     await store.edit_grant(
-        "acme", lambda grant: lifecycle.not_granted(grant, before=before, outcome=Outcome.UNAVAILABLE)
+        "acme",
+        lambda grant: lifecycle.not_granted(
+            grant, before=before, outcome=Outcome.UNAVAILABLE, owner="another"
+        ),
     )
     assert await waiting == "provider-unavailable"
     assert proxy.pleo.counters.token_requests == 2, "the two consents, and no refresh"
@@ -276,7 +293,10 @@ async def test_a_process_that_died_in_a_refresh_is_not_waited_for_for_good(proxy
     assert before is not None
     long_ago = proxy.pleo.now() - 41
     await store.edit_grant(
-        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=long_ago, lease_s=40)
+        "acme",
+        lambda grant: lifecycle.begin_refresh(
+            grant, before=before, at=long_ago, lease=Lease("another", long_ago + 40)
+        ),
     )
     proxy.pleo.revoke_access("acme")
     assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
@@ -289,13 +309,19 @@ async def test_a_failure_told_by_another_process_is_counted_there_only(proxy: Pr
     before = await store.grant("acme")
     assert before is not None
     await store.edit_grant(
-        "acme", lambda grant: lifecycle.begin_refresh(grant, before=before, at=proxy.pleo.now(), lease_s=40)
+        "acme",
+        lambda grant: lifecycle.begin_refresh(
+            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo)
+        ),
     )
     proxy.pleo.revoke_access("acme")
     waiting = asyncio.create_task(problem_name(proxy))
     await until(lambda: proxy.app.tokens.refreshes_under_way)
     await store.edit_grant(
-        "acme", lambda grant: lifecycle.not_granted(grant, before=before, outcome=Outcome.UNAVAILABLE)
+        "acme",
+        lambda grant: lifecycle.not_granted(
+            grant, before=before, outcome=Outcome.UNAVAILABLE, owner="another"
+        ),
     )
     assert await waiting == "provider-unavailable"
     assert not proxy.lines("token.refresh_failed")

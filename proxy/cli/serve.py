@@ -56,7 +56,7 @@ async def _supervise(settings: Settings, config_path: Path | None) -> int:
     emit = log_sink(settings)
     async with AsyncExitStack() as stack:
         workers.check_ports(settings)
-        generated = await app.prepare(settings, os.environ, stack)
+        generated = await app.prepare(settings, os.environ, stack, emit)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pleo-proxy-"))
         work = partial(_work, config_path=config_path, counts=Path(folder))
         supervisor = Supervisor(settings.listen.workers, work, emit, stop_s=workers.stop_s(settings))

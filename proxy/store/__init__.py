@@ -6,6 +6,8 @@
 * :mod:`~proxy.store.schema`: the tables, step by step
 * :mod:`~proxy.store.rows`: rows as values and back
 * :mod:`~proxy.store.lock`: one ``serve`` at a time
+* :mod:`~proxy.store.journal`: pairs that were issued and not saved yet, in a local file
+* :mod:`~proxy.store.identity`: the name of this instance
 
 Secrets arrive sealed and leave sealed; nothing here could open one.
 """
@@ -14,11 +16,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from proxy.store.identity import instance_name
 from proxy.store.interface import LINK_KEPT_S, LinkSpent, Store, TenantGone
+from proxy.store.journal import Issued, Journal, JournalUnavailable, journal_path, journals_in
 from proxy.store.lock import ServeLock
 from proxy.store.sqlite import SqliteStore
 
-__all__ = ["LINK_KEPT_S", "LinkSpent", "ServeLock", "Store", "TenantGone", "open_store"]
+__all__ = [
+    "LINK_KEPT_S",
+    "Issued",
+    "Journal",
+    "JournalUnavailable",
+    "LinkSpent",
+    "ServeLock",
+    "Store",
+    "TenantGone",
+    "instance_name",
+    "journal_path",
+    "journals_in",
+    "open_store",
+]
 
 
 def open_store(url_path: Path) -> Store:

@@ -8,7 +8,7 @@ process goes on beside a newer one that has added some.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -76,6 +76,10 @@ def tenant_of(row: Row, routes: Iterable[Row]) -> Tenant:
     )
 
 
+GRANT_COLUMNS = tuple(field.name for field in fields(Grant))
+"""The columns of ``grants`` are the fields of a grant."""
+
+
 def row_of_grant(grant: Grant) -> Row:
     """The grant as a row; scopes as RFC 6749 section 3.3 writes them, which never hold a space."""
     return asdict(grant) | {
@@ -105,6 +109,9 @@ def grant_of(row: Row) -> Grant:
         last_refreshed_at=row["last_refreshed_at"],
         last_outcome=outcome and _word(Outcome, outcome, f"the last outcome of {tenant}'s grant"),
         attempted_at=row["attempted_at"],
+        lease_owner=row["lease_owner"],
+        lease_until=row["lease_until"],
+        refresh_asked_at=row["refresh_asked_at"],
         answer_lost=bool(row["answer_lost"]),
     )
 

@@ -49,6 +49,9 @@ def m001_initial(db: Database) -> None:
             last_refreshed_at REAL,
             last_outcome TEXT,
             attempted_at REAL,
+            lease_owner TEXT,
+            lease_until REAL,
+            refresh_asked_at REAL,
             answer_lost INTEGER NOT NULL DEFAULT 0
         ) STRICT;
 

@@ -237,6 +237,11 @@ def _connect(
     return tenant_after, grant_after
 
 
+_PUT_GRANT = "INSERT OR REPLACE INTO grants ({}) VALUES ({})".format(  # noqa: S608 - names of ours
+    ", ".join(rows.GRANT_COLUMNS), ", ".join(f":{column}" for column in rows.GRANT_COLUMNS)
+)
+
+
 def _write_grant(db: Database, tenant: str, before: Grant | None, after: Grant | None) -> None:
     if after == before:
         return
@@ -245,15 +250,7 @@ def _write_grant(db: Database, tenant: str, before: Grant | None, after: Grant |
         return
     if after.tenant != tenant:
         raise ValueError(f"the grant of tenant {after.tenant} cannot be stored for tenant {tenant}")
-    db.execute(
-        "INSERT OR REPLACE INTO grants (tenant, state, generation, company, scopes, access, refresh,"
-        " issued_at, access_expires_at, refresh_expires_at, last_refreshed_at, last_outcome, attempted_at,"
-        " answer_lost)"
-        " VALUES (:tenant, :state, :generation, :company, :scopes, :access, :refresh,"
-        " :issued_at, :access_expires_at, :refresh_expires_at, :last_refreshed_at, :last_outcome,"
-        " :attempted_at, :answer_lost)",
-        rows.row_of_grant(after),
-    )
+    db.execute(_PUT_GRANT, rows.row_of_grant(after))
 
 
 def _add_link(db: Database, link: Link) -> None:

@@ -225,6 +225,10 @@ async def test_grants_come_back_as_they_went_in(
         last_refreshed_at=NOW + 0.3,
         last_outcome=outcome,
         attempted_at=NOW + 0.4,
+        lease_owner="0123456789abcdef/1",
+        lease_until=NOW + 0.5,
+        refresh_asked_at=NOW + 0.6,
+        answer_lost=True,
     )
     assert await store.edit_grant("acme", lambda _: grant) == grant
     assert await store.grant("acme") == grant
