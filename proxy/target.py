@@ -7,10 +7,10 @@ refused, because the policy decision and Pleo's routing must be about the same p
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import TargetRefused, TargetTooLong
+from proxy.recurring import Recurring
 
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -26,40 +26,42 @@ _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
 """What a decoded path must not have, because a server on the way could read it as another path."""
 
 
-class Target(NamedTuple):
-    """An origin-form target (RFC 9112 section 3.2.1), its bytes kept."""
+class Target:
+    """An origin-form target (RFC 9112 section 3.2.1), its bytes kept; nothing changes it."""
 
-    path: bytes
-    query: bytes | None
-    """Bytes after the first ``?``; ``None`` where there is none (an empty query is kept as such)."""
-    decoded: str
-    """The path percent-decoded once: for decisions, never for sending."""
-    authority: str | None = None
-    """From an absolute-form target (RFC 9112 section 3.2.2), where it replaces ``Host``."""
+    __slots__ = ("_rest", "authority", "decoded", "first_segment", "path", "query", "raw", "shown")
 
-    @property
-    def raw(self) -> bytes:
+    def __init__(self, path: bytes, query: bytes | None, decoded: str, authority: str | None = None) -> None:
+        self.path = path
+        self.query = query
+        """Bytes after the first ``?``; ``None`` where there is none (an empty query is kept as such)."""
+        self.decoded = decoded
+        """The path percent-decoded once: for decisions, never for sending."""
+        self.authority = authority
+        """From an absolute-form target (RFC 9112 section 3.2.2), where it replaces ``Host``."""
+        self.raw = path if query is None else path + b"?" + query
         """The bytes to send."""
-        return self.path if self.query is None else self.path + b"?" + self.query
-
-    @property
-    def shown(self) -> str:
+        self.shown = path.decode("ascii")
         """The path for a log."""
-        return self.path.decode("ascii")
-
-    @property
-    def first_segment(self) -> str:
+        self.first_segment = decoded[1:].partition("/")[0]
         """The decoded path's first segment: where a tenant's name may stand."""
-        return self.decoded[1:].partition("/")[0]
+        self._rest: Target | None = None
 
     def without_first_segment(self) -> Target:
         """The same target less its first path segment, byte for byte; ``/name`` becomes ``/``."""
-        return Target(
-            b"/" + self.path[1:].partition(b"/")[2],
-            self.query,
-            "/" + self.decoded[1:].partition("/")[2],
-            self.authority,
-        )
+        if self._rest is None:
+            path = b"/" + self.path[1:].partition(b"/")[2]
+            decoded = "/" + self.decoded[1:].partition("/")[2]
+            self._rest = Target(path, self.query, decoded, self.authority)
+        return self._rest
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Target):
+            return NotImplemented
+        return (self.raw, self.decoded, self.authority) == (other.raw, other.decoded, other.authority)
+
+    def __hash__(self) -> int:
+        return hash((self.raw, self.authority))
 
 
 def parse(raw: bytes, max_bytes: int) -> Target:
@@ -72,6 +74,10 @@ def parse(raw: bytes, max_bytes: int) -> Target:
     """
     if len(raw) > max_bytes:
         raise TargetTooLong(f"the target has {len(raw)} bytes; limits.target_bytes is {max_bytes}")
+    return _recurring(raw) if len(raw) <= _RECURRING_BYTES else _parsed(raw)
+
+
+def _parsed(raw: bytes, _recurs: bool = False) -> Target:
     authority = None
     if not raw.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(raw)
@@ -86,6 +92,11 @@ def parse(raw: bytes, max_bytes: int) -> Target:
         raise TargetRefused("the request target has a character that must be percent-encoded (RFC 3986)")
     path, mark, query = raw.partition(b"?")
     return Target(path, query if mark else None, _decoded_path(path), authority)
+
+
+_recurring = Recurring(_parsed, 4096)
+_RECURRING_BYTES = 256
+"""Longer targets are parsed anew each time, so that what is remembered stays small."""
 
 
 def loggable_path(raw: bytes) -> str:
