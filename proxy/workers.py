@@ -86,16 +86,21 @@ class Supervisor:
 
     async def _keep(self, index: int, ready: asyncio.Event) -> int:
         """Run one worker after the other in one place; returns the exit code of one that never served."""
-        delay_s = _FIRST_DELAY_S
-        while True:
+        delay_s, exit_code = _FIRST_DELAY_S, 1
+        # Asked each time: a worker that started after a stop began would not be told of it.
+        while not self._is_stopping():
             began = monotonic()
             exit_code = await self._run_one(index, ready)
-            if self._stopping or not ready.is_set():
+            if self._is_stopping() or not ready.is_set():
                 return exit_code or 1
             steady = monotonic() - began >= _STEADY_S
             delay_s = 0.0 if steady else min(max(delay_s * 2, _FIRST_DELAY_S), _LONGEST_DELAY_S)
             self._emit(WorkerDied(index, exit_code, restart_in_s=delay_s))
             await asyncio.sleep(delay_s)
+        return exit_code
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     async def _run_one(self, index: int, ready: asyncio.Event) -> int:
         loop = asyncio.get_running_loop()

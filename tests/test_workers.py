@@ -164,6 +164,16 @@ async def test_a_stop_drains_all_workers(prepared: Prepared) -> None:
         assert sum(line["requests_cut"] for line in serve.process.lines("proxy.stopped")) == 0
 
 
+async def test_a_stop_in_the_pause_after_a_death_starts_no_worker(prepared: Prepared) -> None:
+    """A worker that would only start now would not hear of the stop, and hold it up for a minute."""
+    async with serving(prepared) as serve:
+        (pid,) = {line["pid"] for line in serve.process.lines("worker.started") if line["number"] == 0}
+        os.kill(pid, signal.SIGKILL)
+        assert (await serve.process.event("worker.died"))["restart_in_s"] > 0
+        await serve.stop()
+        assert len(started_as(serve, 0)) == 1
+
+
 async def test_workers_end_with_their_supervisor(prepared: Prepared) -> None:
     """When the supervisor is killed, its workers drain and end, and the port is free again."""
     async with serving(prepared) as serve:
