@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench bench-quick lock fuzz soak
+.PHONY: run test lint bench bench-quick scale lock fuzz soak
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -24,15 +24,22 @@ bench: .venv/dev
 bench-quick: .venv/dev
 	@$(BIN)/python -m benchmarks --install --quick
 
+# What grows with the number of tenants (docs/scaling.md). Needs nginx and wrk, and two cores.
+scale: .venv/dev
+	@$(BIN)/python -m benchmarks.growth
+
 # Damaged requests and answers for so long each; a finding names the seed that plays it again.
 SECONDS ?= 60
 fuzz: .venv/dev
 	WIRE_FUZZ_S=$(SECONDS) WIRE_FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/wire/test_wire_fuzz.py
 
-# The tests of the wire in full: many more cases, 64 bodies of 10 MiB at once, 10,000 idle callers; shows figures.
+# The tests of the wire in full: many more cases, 64 bodies of 10 MiB at once, 10,000 idle callers; 20,000
+# schedules of the simulation; and processes killed for ten minutes with each kind of store. Shows figures.
 soak: .venv/dev
 	WIRE_CASES=20000 WIRE_LARGE=8 WIRE_BODIES=64 WIRE_IDLE=10000 \
 	    $(BIN)/python -m pytest tests/wire --log-cli-level=INFO --durations=10
+	SIMULATION_SCHEDULES=20000 $(BIN)/python -m pytest tests/simulation --durations=10
+	SOAK_S=600 SOAK_TENANTS=50 $(BIN)/python -m pytest tests/test_soak.py --log-cli-level=INFO
 
 # Resolves the newest versions that pyproject.toml allows; hashes for every platform, no index named.
 lock: .venv/dev
