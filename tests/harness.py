@@ -20,7 +20,7 @@ from proxy import app
 from proxy.authorize import create_link
 from proxy.config import Settings
 from proxy.facts import Fact
-from proxy.model import Tenant
+from proxy.model import Clock, Tenant
 from proxy.sandbox import DEFAULT_CLIENT, Sandbox, Visit, approve
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
@@ -179,9 +179,9 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running_proxy(
-    pleo: Sandbox, state_dir: Path, /, **sections: Mapping[str, Any]
+    pleo: Sandbox, state_dir: Path, /, *, clock: Clock | None = None, **sections: Mapping[str, Any]
 ) -> AsyncIterator[Proxy]:
-    """A proxy before ``pleo`` on the sandbox's clock, drained and closed at the end."""
+    """A proxy before ``pleo``, on the sandbox's clock if no other, drained and closed at the end."""
     settings = settings_for(pleo, state_dir, **sections)
     pleo.add_redirect_uri(settings.redirect_uri)
     log, metrics = io.BytesIO(), Metrics()
@@ -193,7 +193,8 @@ async def running_proxy(
             early.append(fact) if proxy is None else proxy.seen(fact)
 
         emit = fan_out(LogSink(log, log_format="json", level="debug"), metrics, seen)
-        running = await app.start(settings, {}, emit=emit, metrics=metrics, stack=stack, clock=pleo.now)
+        now = clock or pleo.now
+        running = await app.start(settings, {}, emit=emit, metrics=metrics, stack=stack, clock=now)
         # Closed first, so that the drain meets no idle connection.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())

@@ -21,10 +21,13 @@ SAVED = [name for name in POINTS if name != "answer-received"]
 """Where the grant outlives a kill without a person: between Pleo's answer and the journal nothing could."""
 
 
-@pytest.fixture
-def config(pleo: Sandbox, tmp_path: Path) -> Path:
-    """A configuration for a proxy before ``pleo``."""
-    return write_config(tmp_path, pleo, admin={"token": "admin"})
+@pytest.fixture(params=["sqlite", "postgresql"])
+def config(pleo: Sandbox, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A configuration for a proxy before ``pleo``, with each kind of store."""
+    if request.param == "sqlite":
+        return write_config(tmp_path, pleo, admin={"token": "admin"})
+    store = {"url": request.getfixturevalue("database"), "state_dir": f"{tmp_path}/state"}
+    return write_config(tmp_path, pleo, admin={"token": "admin"}, store=store)
 
 
 async def connect(config: Path) -> None:

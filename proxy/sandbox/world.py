@@ -101,8 +101,16 @@ class World:
 
     def company_id(self, name: str) -> str | None:
         """The id for a slug or an id, if it is known."""
-        company_id = COMPANIES.get(name, name)
-        return company_id if company_id in self.companies else None
+        for company in self.companies.values():
+            if name in (company.slug, company.id):
+                return company.id
+        return None
+
+    def add_company(self, slug: str) -> str:
+        """One more company, with a little of everything; returns its id."""
+        company_id = seeded_id("company", slug)
+        self.companies[company_id] = _company(slug, company_id)
+        return company_id
 
     def stamp(self) -> str:
         """The present instant as Pleo writes it."""
@@ -157,9 +165,9 @@ def abandon_items(job: ExportJob) -> None:
 
 
 def _company(slug: str, company_id: str) -> Company:
-    country, currency = _COUNTRIES[slug]
-    company = Company(slug, company_id, _NAMES[slug], country, currency)
-    company.employees = employees(slug, company_id, _EMPLOYEES[slug])
+    country, currency = _COUNTRIES.get(slug, ("DK", "DKK"))
+    company = Company(slug, company_id, _NAMES.get(slug, slug), country, currency)
+    company.employees = employees(slug, company_id, _EMPLOYEES.get(slug, 2))
     company.vendors = vendors(slug, company_id, country)
     company.tax_codes = tax_codes(slug, company_id)
     company.tag_groups = tag_groups(slug, company_id)
@@ -168,7 +176,7 @@ def _company(slug: str, company_id: str) -> Company:
     company.accounting_entries = accounting_entries(
         slug,
         company_id,
-        _ENTRIES[slug],
+        _ENTRIES.get(slug, 2),
         currency=currency,
         employees=list(company.employees.values()),
         vendors=list(company.vendors.values()),
