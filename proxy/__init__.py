@@ -19,15 +19,15 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
    * ``policy``: what a tenant's callers may ask
    * ``oauth``: OAuth messages as data
-   * ``lifecycle``: the life of a grant as pure decisions
    * ``vault``: sealing
+   * ``lifecycle``: the life of a grant as pure decisions
    * ``problems``: a refusal as a problem document
 
 2. edges
 
    * ``config``: settings, found, read and checked as a whole
    * ``keyring``: the key file
-   * ``store``: what outlives the process, in SQLite
+   * ``store``: what outlives the process, in SQLite or PostgreSQL
    * ``provider``: Pleo's authorisation server
    * ``upstream``: the pooled connections to Pleo's API
    * ``replay``: a request body that can be sent twice
@@ -43,6 +43,8 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``refresher``: one refresh, from the write-ahead to the saved answer
    * ``tokens``: the access token of each tenant, obtained and replaced
    * ``authorize``: the consent flow
+   * ``rotation``: sealing what is stored anew with the first key
+   * ``backup``: tenants and grants in one file that nobody can change unseen, and back from it
 
 4. ``exchange``: the main path
 

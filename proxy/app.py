@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -86,26 +85,25 @@ class App:
         :raises OperatorError: whatever keeps the proxy from serving, in one line with its remedy.
         """
         settings = self._settings
-        database = settings.store.sqlite_path
         if self._worker is None:
-            self._stack.enter_context(ServeLock.acquire(database))
-        self.store = store = open_store(database)
+            keep_others_out(settings, self._stack)
+        self.store = store = open_store(settings.store.url)
         self._stack.push_async_callback(store.close)
         vault = await open_vault(settings, environ, store)
         state_dir = settings.store.state_dir
         owner = f"{instance_name(state_dir)}/{self._worker or 0}"
         if self._worker is None:
-            await recover(state_dir, store, self._emit)
+            await recover(settings, store, self._emit)
         journal = Journal.open(journal_path(state_dir, self._worker))
         self._stack.push_async_callback(journal.close)
         if self._worker is not None:
             # The others are serving: only what the one left whose place this takes.
             await recovery.replay(journal, store, self._emit)
-            await recovery.settle_attempts(store, owner.__eq__)
+            await recovery.settle_attempts(store, lambda holder: holder == owner)
 
         context = wiring.tls_context(settings.pleo.ca_file)
         through = wiring.http_proxy(settings, environ)
-        provider = wiring.provider(settings, environ, context, through)
+        provider = wiring.provider(settings, environ, context, through, self._emit)
         self._stack.push_async_callback(provider.close)
         upstream = wiring.upstream(settings, context, through, self._emit)
         self._stack.push_async_callback(upstream.close)
@@ -122,6 +120,7 @@ class App:
             asyncio.sleep,
             owner,
             lease_s=settings.refresh.timeout_s + _LEASE_MARGIN_S,
+            takeover_s=settings.refresh.takeover_s,
         )
         self.tokens = Tokens(store, vault, refresher, wiring.refresh_rules(settings), self._emit, self._clock)
         await self.tokens.load()
@@ -358,12 +357,11 @@ async def prepare(
     :returns: the admin token if it was generated now, to be shown once.
     :raises OperatorError: as :func:`start`.
     """
-    database = settings.store.sqlite_path
-    stack.enter_context(ServeLock.acquire(database))
-    store = open_store(database)
+    keep_others_out(settings, stack)
+    store = open_store(settings.store.url)
     try:
         await open_vault(settings, environ, store)
-        await recover(settings.store.state_dir, store, emit)
+        await recover(settings, store, emit)
     finally:
         await store.close()
     return None if settings.admin.token is not None else admin_token.generated(settings.store.state_dir)[1]
@@ -379,12 +377,27 @@ async def open_vault(settings: Settings, environ: Mapping[str, str], store: Stor
     vault = Vault(keys)
     if check is None:
         await store.set_key_check(vault.seal_check())
-    else:
+        # Read back: of two instances that start on a new store, the other may have been faster.
+        check = await store.key_check()
+    if check is not None:
         vault.verify_check(check)
     return vault
 
 
-async def recover(state_dir: Path, store: Store, emit: Emit) -> None:
-    """Make good what a former run left; nobody else may be serving this store."""
-    await recovery.replay_all(state_dir, store, emit)
-    await recovery.settle_attempts(store, lambda _: True)
+def keep_others_out(settings: Settings, stack: AsyncExitStack) -> None:
+    """Take the lock of a SQLite store until ``stack`` is closed; a PostgreSQL store is for many instances.
+
+    :raises StoreError: another ``serve`` has it.
+    """
+    if settings.store.url.path is not None:
+        stack.enter_context(ServeLock.acquire(settings.store.url.path))
+
+
+async def recover(settings: Settings, store: Store, emit: Emit) -> None:
+    """Make good what a former run of this instance left; others may be serving a PostgreSQL store."""
+    # What a worker without a supervisor takes to end at the most.
+    patience_s = settings.limits.drain_s + settings.refresh.timeout_s + _LEASE_MARGIN_S
+    await recovery.replay_all(settings.store.state_dir, store, emit, patience_s=patience_s)
+    alone = settings.store.url.path is not None
+    mine = f"{instance_name(settings.store.state_dir)}/"
+    await recovery.settle_attempts(store, lambda owner: alone or (owner or "").startswith(mine))

@@ -135,7 +135,7 @@ class Authorize:
                 link=link.id,
                 tenant=tenant.name,
                 browser=_hash("browser", browser.reveal()),
-                verifier=self.vault.seal(verifier, _verifier_place(tenant.name, flow_id)),
+                verifier=self.vault.seal(verifier, verifier_place(tenant.name, flow_id)),
                 created_at=now,
                 expires_at=now + FLOW_LIFETIME_S,
             )
@@ -186,7 +186,7 @@ class Authorize:
         # Judged as of when it was opened: a link must not expire while its authoriser is at Pleo.
         _usable(await self.store.link(flow.link), flow.created_at)
         try:
-            verifier = self.vault.open(flow.verifier, _verifier_place(flow.tenant, flow.id))
+            verifier = self.vault.open(flow.verifier, verifier_place(flow.tenant, flow.id))
         except SealedValueError:
             raise ConsentRefused(ConsentFault.STATE_UNKNOWN) from None
         started = self.clock()
@@ -249,7 +249,8 @@ def _usable(link: Link | None, now: float) -> Link:
     return link
 
 
-def _verifier_place(tenant: str, flow_id: str) -> Place:
+def verifier_place(tenant: str, flow_id: str) -> Place:
+    """Where the verifier of a flow is stored."""
     return Place("flows", tenant, f"verifier {flow_id}", 0)
 
 

@@ -45,6 +45,10 @@ class StoreError(OperatorError):
     """The store cannot be opened: no permission, not a database, from a newer version, in use."""
 
 
+class StoreMissingError(StoreError):
+    """There is no store where one should be, and none was to be made."""
+
+
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, named as design and documents name it
     """The proxy answers by itself instead of forwarding.
 

@@ -115,7 +115,8 @@ class RefreshStarted(Fact):
     tenant: str
     generation: int
     reason: str
-    """``expiring``, ``expired``, ``rejected`` (a 401), or ``keep_alive``."""
+    """``expiring``, ``expired``, ``rejected`` (a 401), ``keep_alive``, ``asked`` (by an operator), or
+    ``restored`` (the first refresh of a grant from a backup)."""
     chain: str
     """Short keyed hash of the refresh token used, by which a chain of rotations can be followed."""
 
@@ -148,6 +149,16 @@ class RefreshFailed(Fact):
     """The provider's ``error`` code if it is a known one, else what kind of failure it was."""
     duration_ms: float
     retry_in_s: float | None
+
+
+@dataclass(slots=True)
+class ClientSecretFellBack(Fact):
+    """Pleo did not take the OAuth client's secret that was tried first, and took the other one."""
+
+    event: ClassVar[str] = "client.secret_fell_back"
+    level: ClassVar[Level] = "warning"
+    setting: str
+    """The one that works: ``pleo.client_secret_previous``, or ``pleo.client_secret`` once that one fails."""
 
 
 @dataclass(slots=True)
@@ -192,7 +203,8 @@ class GrantNeedsReauth(Fact):
     tenant: str
     generation: int
     reason: str
-    """The provider's error code, or ``lost_answer`` where an earlier answer never arrived."""
+    """The provider's error code, ``lost_answer`` where an earlier answer never arrived, or ``stale_backup``
+    where the grant was restored from a backup that Pleo's newer tokens had outrun."""
 
 
 @dataclass(slots=True)

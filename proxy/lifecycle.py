@@ -12,7 +12,10 @@ from enum import Enum, auto
 from typing import TypeGuard
 
 from proxy.model import Grant, GrantState, Outcome, Sealed
+from proxy.vault import is_same_value
 
+VERIFY_WITHIN_S = 60.0
+"""Over so long the first refreshes of restored grants are spread, so that thousands do not come at once."""
 RETRY_AFTER_MOST_S = 3600.0
 """A slip in somebody's ``Retry-After`` must not keep a tenant out for days."""
 
@@ -84,6 +87,18 @@ def schedule(
     )
 
 
+def schedule_unverified(now: float, *, draw: float) -> Schedule:
+    """The plan for a token that came back from a backup: never used, and replaced at first use or soon.
+
+    Pleo may have ended it since, and its first use would tell nothing that the refresh does not.
+
+    :param draw: random number in [0, 1) that places the refresh within :data:`VERIFY_WITHIN_S`.
+    """
+    return Schedule(
+        advisory_at=now, mandatory_at=now, expires_at=now, keep_alive_at=now + VERIFY_WITHIN_S * draw
+    )
+
+
 def standing(plan: Schedule, now: float) -> Standing:
     """How good the token is at ``now``."""
     if now >= plan.expires_at:
@@ -93,12 +108,16 @@ def standing(plan: Schedule, now: float) -> Standing:
     return Standing.DUE if now >= plan.advisory_at else Standing.FRESH
 
 
-def refresh_ahead(plan: Schedule, now: float, *, used: bool) -> str | None:
-    """Why an unasked-for refresh is due at ``now``, or ``None``.
+def refresh_ahead(plan: Schedule, now: float, *, used: bool, asked: bool = False) -> str | None:
+    """Why a refresh that no caller waits for is due at ``now``, or ``None``.
 
     A token that nobody used is left to expire, since each refresh is a risk; the grant itself is kept alive
     well before its refresh token's end (invariant 8).
+
+    :param asked: an operator asked for one.
     """
+    if asked:
+        return "asked"
     if now >= plan.keep_alive_at:
         return "keep_alive"
     if used and plan.advisory_at <= now < plan.expires_at:
@@ -135,24 +154,41 @@ class Lease:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """When another's lease that has run out is taken over."""
+
+    patience_s: float
+    """How long its owner has to come back and save what it may have."""
+    steady_since: float
+    """The store works since then: the owner has that long from then on."""
+
+
 def begin_refresh(
-    grant: Grant | None, *, before: Grant, at: float, lease: Lease, may_take_over: bool = True
+    grant: Grant | None,
+    *,
+    before: Grant,
+    at: float,
+    lease: Lease,
+    takeover: Takeover,
+    if_asked: bool = False,
 ) -> Grant | None:
     """Write-ahead (invariant 5) under a lease (invariant 4): a refresh of ``before`` is about to be sent.
 
     While another process holds the lease nobody else may begin. One that has run out was cut off before its
     answer was saved, which counts as lost.
 
-    :param may_take_over: a lease of another owner that has run out is taken. Not right after an outage of the
-        store, when its owner may be about to save what Pleo answered meanwhile.
+    :param if_asked: begin only while an operator's question stands: of several processes that have seen it
+        one is to refresh, also where its refresh fails before the others look.
     """
-    if not is_same_pair(grant, before) or is_leased(grant, at=at):
+    if not is_same_pair(grant, before) or is_reserved(grant, at=at, owner=lease.owner, takeover=takeover):
         return grant
-    if grant.lease_owner not in (None, lease.owner) and not may_take_over:
+    if if_asked and grant.refresh_asked_at is None and grant.attempted_at is None:
         return grant
     return replace(
         after_cut_off(grant),
-        state=GrantState.REFRESHING,
+        # What came back from a backup stays in doubt until a refresh has worked.
+        state=GrantState.UNVERIFIED if grant.state is GrantState.UNVERIFIED else GrantState.REFRESHING,
         refresh_asked_at=None,
         attempted_at=at,
         lease_owner=lease.owner,
@@ -160,16 +196,29 @@ def begin_refresh(
     )
 
 
+def is_leased(grant: Grant, *, at: float) -> bool:
+    """Whether some process may be refreshing ``grant`` at ``at``."""
+    return grant.lease_until is not None and at < grant.lease_until
+
+
+def is_reserved(grant: Grant, *, at: float, owner: str, takeover: Takeover) -> bool:
+    """Whether somebody else than ``owner`` is refreshing ``grant``, or may have a pair for it.
+
+    Its owner may have died with Pleo's answer in its journal, or be unable to reach the store: whoever tried
+    with the old token then would end the grant.
+    """
+    if grant.lease_until is None:
+        return False
+    if grant.lease_owner == owner:
+        return at < grant.lease_until
+    return at < max(grant.lease_until, takeover.steady_since) + takeover.patience_s
+
+
 def renewed(grant: Grant | None, *, before: Grant, lease: Lease) -> Grant | None:
     """The refresh of ``before`` takes longer, and its owner keeps the lease, if it still has it."""
     if not is_same_pair(grant, before) or grant.lease_owner != lease.owner:
         return grant
     return replace(grant, lease_until=lease.until)
-
-
-def is_leased(grant: Grant, *, at: float) -> bool:
-    """Whether some process may be refreshing ``grant`` at ``at``."""
-    return grant.lease_until is not None and at < grant.lease_until
 
 
 def after_cut_off(grant: Grant) -> Grant:
@@ -213,6 +262,7 @@ def granted(grant: Grant | None, pair: NewPair, *, before: Grant) -> Grant | Non
         refresh_expires_at=pair.refresh_expires_at,
         last_refreshed_at=pair.issued_at,
         last_outcome=Outcome.GRANTED,
+        refresh_asked_at=None,
         answer_lost=False,
     )
 
@@ -250,6 +300,22 @@ def connected(pair: NewPair, *, tenant: str, company: str, scopes: tuple[str, ..
     )
 
 
+def ask_for_refresh(grant: Grant | None, at: float) -> Grant | None:
+    """An operator asks whoever serves for a refresh now. What is asked or under way is not asked again."""
+    if grant is None or grant.refresh is None or grant.refresh_asked_at is not None:
+        return grant
+    if grant.lease_until is not None and at < grant.lease_until:
+        return grant
+    return replace(grant, refresh_asked_at=at)
+
+
+def withdraw_question(grant: Grant | None, at: float) -> Grant | None:
+    """Nobody took up what was asked at ``at``, so that no refresh comes of it later, unexpected."""
+    if grant is None or grant.refresh_asked_at != at:
+        return grant
+    return replace(grant, refresh_asked_at=None)
+
+
 def revoked(grant: Grant | None) -> Grant | None:
     """The operator ended the grant: its tokens are erased."""
     if grant is None or grant.state is GrantState.REVOKED:
@@ -266,9 +332,14 @@ def is_same_pair(grant: Grant | None, before: Grant) -> TypeGuard[Grant]:
     """Whether ``grant`` still has the token pair of ``before``.
 
     Sealed values differ even where generations agree, as they do for a tenant that was removed, added again
-    and connected anew: then what was begun for the old grant must not touch the new one.
+    and connected anew: then what was begun for the old grant must not touch the new one. A value that was
+    sealed anew with another key is still the same.
     """
-    return grant is not None and grant.generation == before.generation and grant.refresh == before.refresh
+    return (
+        grant is not None
+        and grant.generation == before.generation
+        and is_same_value(grant.refresh, before.refresh)
+    )
 
 
 def _without_tokens(grant: Grant) -> Grant:
@@ -278,6 +349,7 @@ def _without_tokens(grant: Grant) -> Grant:
         refresh=None,
         access_expires_at=None,
         refresh_expires_at=None,
+        refresh_asked_at=None,
         answer_lost=False,
     )
 

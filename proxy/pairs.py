@@ -5,12 +5,12 @@ Stateless. Every pair is sealed for one tenant, column and generation; a value t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.lifecycle import NewPair
-from proxy.model import Grant, Secret
+from proxy.model import Grant, Sealed, Secret
 from proxy.oauth import TokenPair
-from proxy.vault import Place, SealedValueError, Vault
+from proxy.vault import Place, SealedValueError, Vault, key_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,25 @@ def open_pair(vault: Vault, grant: Grant) -> OpenedPair | None:
         access=vault.open(grant.access, place(grant.tenant, "access", grant.generation)),
         refresh=vault.open(grant.refresh, place(grant.tenant, "refresh", grant.generation)),
     )
+
+
+def is_sealed_with(key_id: str, grant: Grant) -> bool:
+    """Whether every token that ``grant`` has is sealed with this key."""
+    return all(key_id_of(sealed) == key_id for sealed in (grant.access, grant.refresh) if sealed is not None)
+
+
+def resealed(vault: Vault, grant: Grant) -> Grant:
+    """``grant`` with its tokens sealed with the first key; they remain the same pair.
+
+    :raises SealedValueError: one of them does not open.
+    """
+
+    def anew(sealed: Sealed | None, column: str) -> Sealed | None:
+        if sealed is None:
+            return None
+        return vault.reseal(sealed, place(grant.tenant, column, grant.generation))
+
+    return replace(grant, access=anew(grant.access, "access"), refresh=anew(grant.refresh, "refresh"))
 
 
 def missing_from(pair: TokenPair) -> tuple[str, ...]:

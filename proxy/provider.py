@@ -1,8 +1,8 @@
 """The connection to Pleo's authorisation server, and the one question asked of the API after a consent.
 
 Sends what :mod:`proxy.oauth` composes and returns what it makes of the answer; foreign exceptions are turned
-into outcomes here and nowhere else. Follows no redirect, keeps no connection open between requests, logs
-nothing.
+into outcomes here and nowhere else. Follows no redirect, keeps no connection open between requests. Of two
+secrets it remembers which one Pleo takes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal, TypedDict
 import aiohttp
 
 from proxy import oauth
+from proxy.facts import ClientSecretFellBack, Emit
 from proxy.headers import proxy_authorization
 from proxy.model import HttpProxy, Origin, Outcome, Secret
 from proxy.oauth import GrantedAccess, TokenFailure, TokenPair
@@ -35,6 +36,8 @@ class Registration:
     client_auth: Literal["basic", "post"]
     token_url: str
     redirect_uri: str
+    client_secret_previous: Secret | None = None
+    """Tried where Pleo does not take the other, while the secret is being changed."""
 
 
 class Provider:
@@ -51,10 +54,15 @@ class Provider:
         ssl_context: ssl.SSLContext,
         connect_s: float,
         timeout_s: float,
+        emit: Emit,
         http_proxy: HttpProxy | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._registration = registration
+        self._emit = emit
+        self._secrets = [("pleo.client_secret", registration.client_secret)]
+        if registration.client_secret_previous is not None:
+            self._secrets.append(("pleo.client_secret_previous", registration.client_secret_previous))
         self._introspect_url = f"{api}/v1/introspect"
         self._pause = pause
         connected = aiohttp.TraceConfig()
@@ -113,16 +121,34 @@ class Provider:
             return None
 
     async def _token_request(self, form: list[tuple[str, str]]) -> TokenPair | TokenFailure:
+        """Ask with the secret that worked last, and once more with the other if Pleo does not take that one.
+
+        RFC 6749 section 5.2: ``invalid_client`` means that the OAuth client did not prove itself, so neither
+        code nor refresh token was looked at, and asking again uses none of them twice.
+        """
+        (_, secret), *others = self._secrets
+        answer = await self._ask(form, secret)
+        for setting, other in others:
+            if not _is_unauthenticated(answer):
+                break
+            answer = await self._ask(form, other)
+            # Of two requests that come here at once, one changes the order and says so.
+            if _is_authenticated(answer) and self._secrets[0][0] != setting:
+                self._secrets.reverse()
+                self._emit(ClientSecretFellBack(setting))
+        return answer
+
+    async def _ask(self, form: list[tuple[str, str]], secret: Secret) -> TokenPair | TokenFailure:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         ours = self._registration
         if ours.client_auth == "basic":
             # Never in both places (RFC 6749 section 2.3): Pleo refuses a request that authenticates twice.
-            headers["Authorization"] = oauth.basic_credentials(ours.client_id, ours.client_secret)
+            headers["Authorization"] = oauth.basic_credentials(ours.client_id, secret)
         else:
             form = [
                 *form,
                 ("client_id", ours.client_id),
-                ("client_secret", ours.client_secret.reveal()),
+                ("client_secret", secret.reveal()),
             ]
         attempt = _Attempt()
         try:
@@ -140,6 +166,15 @@ class Provider:
                 )
         except (aiohttp.ClientError, TimeoutError) as error:
             return _failure(error, connected=attempt.connected)
+
+
+def _is_unauthenticated(answer: TokenPair | TokenFailure) -> bool:
+    return isinstance(answer, TokenFailure) and answer.error == "invalid_client"
+
+
+def _is_authenticated(answer: TokenPair | TokenFailure) -> bool:
+    """Whether Pleo took the secret, whatever it said of the rest; that it did not answer tells nothing."""
+    return isinstance(answer, TokenPair) or answer.outcome is Outcome.REFUSED
 
 
 class _Through(TypedDict, total=False):

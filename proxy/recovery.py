@@ -5,6 +5,7 @@ In this order: a pair in the journal is the answer to an attempt, and an attempt
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,21 +13,39 @@ from pathlib import Path
 from proxy import lifecycle
 from proxy.facts import Emit, JournalReplayed
 from proxy.model import Grant, GrantState
-from proxy.store import Issued, Journal, Store, TenantGone, journals_in
+from proxy.store import Issued, Journal, JournalInUse, Store, TenantGone, journals_in
+from proxy.vault import is_same_value
+
+_LOOK_S = 0.1
 
 
-async def replay_all(state_dir: Path, store: Store, emit: Emit) -> None:
-    """Replay every journal in ``state_dir``, of workers that are no more too. None may be in use.
+async def replay_all(state_dir: Path, store: Store, emit: Emit, *, patience_s: float) -> None:
+    """Replay every journal in ``state_dir``, of workers that are no more too.
 
-    :raises StoreError: one is in use, or cannot be read.
+    A worker whose supervisor was killed serves its last requests still, and may be about to save a pair; its
+    journal is waited for.
+
+    :param patience_s: how long one that is in use is waited for.
+    :raises StoreError: one is in use for longer, or cannot be read.
     :raises StoreUnavailable: the store does not take a pair now; it stays in its journal.
     """
     for path in journals_in(state_dir):
-        journal = Journal.open(path)
+        journal = await _opened(path, patience_s)
         try:
             await replay(journal, store, emit)
         finally:
             await journal.close()
+
+
+async def _opened(path: Path, patience_s: float) -> Journal:
+    ends = asyncio.get_running_loop().time() + patience_s
+    while True:
+        try:
+            return Journal.open(path)
+        except JournalInUse:
+            if asyncio.get_running_loop().time() > ends:
+                raise
+        await asyncio.sleep(_LOOK_S)
 
 
 async def replay(journal: Journal, store: Store, emit: Emit) -> None:
@@ -48,7 +67,7 @@ async def _take(store: Store, issued: Issued) -> bool:
         )
     except TenantGone:
         return False
-    return stored is not None and stored.access == issued.pair.access
+    return stored is not None and is_same_value(stored.access, issued.pair.access)
 
 
 async def settle_attempts(store: Store, is_gone: Callable[[str | None], bool]) -> None:

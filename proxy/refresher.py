@@ -23,19 +23,16 @@ from proxy.facts import (
     TaskCrashed,
     innermost_place,
 )
-from proxy.lifecycle import Lease
+from proxy.lifecycle import Lease, Takeover
 from proxy.model import Clock, Grant, Outcome, Secret
 from proxy.oauth import TokenFailure, TokenPair
 from proxy.store import Issued, JournalUnavailable, Store, TenantGone
-from proxy.vault import Vault
+from proxy.vault import Vault, is_same_value
 
 _LOOK_S = 0.1
 """Pause between looks at what another process's refresh has come to."""
 _SAVE_RETRY_S = 1.0
 """Pause between attempts to save what Pleo has already issued: short, since callers wait for it."""
-_STEADY_S = 10.0
-"""How long the store must have worked before another's lease that has run out is taken over: whoever holds a
-pair that it could not save does so within :data:`_SAVE_RETRY_S` after an outage."""
 
 
 class RefreshesTokens(Protocol):
@@ -87,7 +84,9 @@ class Refresher:
     lease_s: float
     """How long a lease runs: longer than the provider's time-out, saving included. Renewed while one takes
     longer."""
-    unsteady_at: float = -math.inf
+    takeover_s: float
+    """How long after another's lease has run out its owner is waited for."""
+    steady_since: float = -math.inf
     """When the store was last seen not to work."""
 
     async def refresh(self, before: Grant, refresh: Secret, reason: str) -> Refreshing:
@@ -101,7 +100,7 @@ class Refresher:
         try:
             while True:
                 started = self.clock()
-                begun, is_ours = await self._begin(before, started)
+                begun, is_ours = await self._begin(before, started, if_asked=reason == "asked")
                 if begun is not None and is_ours:
                     return await self._send(before, begun, refresh, reason, started)
                 if begun is None or not lifecycle.is_same_pair(begun, before):
@@ -115,22 +114,26 @@ class Refresher:
 
     def note_outage(self) -> None:
         """The store does not work: from its return on, others get time to save what they hold."""
-        self.unsteady_at = self.clock()
+        self.steady_since = self.clock()
 
-    async def _begin(self, before: Grant, at: float) -> tuple[Grant | None, bool]:
-        lease = Lease(self.owner, at + self.lease_s)
-        may_take_over = at - self.unsteady_at >= _STEADY_S
+    async def _begin(self, before: Grant, at: float, *, if_asked: bool) -> tuple[Grant | None, bool]:
+        lease, takeover = Lease(self.owner, at + self.lease_s), self._takeover()
         is_ours = False
 
         def begin(grant: Grant | None) -> Grant | None:
             nonlocal is_ours
+            if if_asked and grant is not None and grant.refresh_asked_at is None:
+                return grant  # another process has taken it up
             after = lifecycle.begin_refresh(
-                grant, before=before, at=at, lease=lease, may_take_over=may_take_over
+                grant, before=before, at=at, lease=lease, takeover=takeover, if_asked=if_asked
             )
             is_ours = after is not grant
             return after
 
         return await self._edit(before.tenant, begin), is_ours
+
+    def _takeover(self) -> Takeover:
+        return Takeover(self.takeover_s, self.steady_since)
 
     async def _result_of_another(self, before: Grant) -> Refreshing | None:
         """What came of the refresh that another process began; ``None`` if it took too long to tell."""
@@ -143,7 +146,9 @@ class Refresher:
                 outcome = stored.last_outcome or Outcome.UNKNOWN
                 failure = TokenFailure(outcome, "told_by_another_process")
                 return Refreshing(stored, failure=failure, told=True)
-            if not lifecycle.is_leased(stored, at=self.clock()):
+            if not lifecycle.is_reserved(
+                stored, at=self.clock(), owner=self.owner, takeover=self._takeover()
+            ):
                 return None
 
     async def _send(
@@ -213,7 +218,7 @@ class Refresher:
         if number is not None:
             await self.journal.settle(number)
         # Another pair is stored where somebody connected the tenant anew meanwhile; that grant counts.
-        is_ours = stored is not None and stored.access == sealed.access
+        is_ours = stored is not None and is_same_value(stored.access, sealed.access)
         return Refreshing(stored, pair=pair if is_ours else None)
 
     async def _record(self, issued: Issued) -> int | None:

@@ -104,6 +104,8 @@ class Tokens:
     _tokenless: dict[str, Grant] = field(default_factory=dict)
     """Grants without tokens, and those whose tokens do not open (they are still in the grant, sealed)."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _behind: set[str] = field(default_factory=set)
+    """Tenants whose stored grant could not be taken up when it was read, and is to be read again."""
     _paused_until: float = 0.0
     """No refresh starts before: Pleo rejected our registration, which no grant can help."""
 
@@ -117,13 +119,13 @@ class Tokens:
         live, tokenless = dict(self._live), dict(self._tokenless)
         stored = await self.store.grants()
         for tenant in live.keys() | tokenless.keys() | stored.keys():
-            # What a refresh or a consent did to the grant while it was read is newer than what was read.
-            if self._live.get(tenant) is not live.get(tenant):
-                continue
+            # What a refresh or a consent did to the grant while it was read is newer than what was read; and
+            # what a refresh under way comes to may be older. Either is looked at again.
             held = live.get(tenant)
-            if held is not None and held.task is not None:
-                continue
-            self._follow(tenant, stored.get(tenant))
+            if self._live.get(tenant) is not held or (held is not None and held.task is not None):
+                self._behind.add(tenant)
+            else:
+                self._follow(tenant, stored.get(tenant))
 
     def take(self, grant: Grant) -> None:
         """Hold ``grant``, which is stored, in place of what was held for its tenant."""
@@ -155,7 +157,10 @@ class Tokens:
         if stored is None:
             self._drop(tenant)
         elif live is not None and lifecycle.is_same_pair(stored, live.grant):
+            asked = stored.refresh_asked_at not in (None, live.grant.refresh_asked_at)
             live.grant = stored  # what is known of these tokens, such as a 401, stays known
+            if asked:
+                self._start(live, "asked")  # an operator's word is not put off
         elif live is not None or stored != self._tokenless.get(tenant):
             self.take(stored)
 
@@ -164,6 +169,8 @@ class Tokens:
         self._tokenless.pop(tenant, None)
 
     def _plan(self, grant: Grant) -> Schedule:
+        if grant.state is GrantState.UNVERIFIED:
+            return lifecycle.schedule_unverified(self.clock(), draw=self.draw())
         assert grant.issued_at is not None
         assert grant.access_expires_at is not None
         assert grant.refresh_expires_at is not None
@@ -256,12 +263,27 @@ class Tokens:
     # --- refreshing
 
     async def refresh_due(self) -> None:
-        """Start the refreshes that are due without a caller asking; to be called about once a second."""
+        """Start the refreshes that are due without a caller asking; to be called about once a second.
+
+        :raises StoreUnavailable: a grant that is to be read again cannot be.
+        """
+        await self._catch_up()
         now = self.clock()
         for live in list(self._live.values()):
-            reason = lifecycle.refresh_ahead(live.plan, now, used=live.used)
+            asked = live.grant.refresh_asked_at is not None
+            reason = lifecycle.refresh_ahead(live.plan, now, used=live.used, asked=asked)
             if reason is not None and live.task is None and now >= self._may_start_at(live):
                 self._start(live, reason)
+
+    async def _catch_up(self) -> None:
+        for tenant in list(self._behind):
+            held = self._live.get(tenant)
+            if held is not None and held.task is not None:
+                continue
+            stored = await self.store.grant(tenant)
+            if self._live.get(tenant) is held and (held is None or held.task is None):
+                self._behind.discard(tenant)
+                self._follow(tenant, stored)
 
     @property
     def refreshes_under_way(self) -> int:
@@ -279,6 +301,8 @@ class Tokens:
         return len(pending)
 
     def _start(self, live: _Live, reason: str) -> None:
+        if live.grant.state is GrantState.UNVERIFIED and reason != "asked":
+            reason = "restored"
         live.fresh_until = 0.0
         live.waiters = 0
         live.task = asyncio.create_task(self._refresh(live, reason), name=f"refresh {live.grant.tenant}")
@@ -321,6 +345,8 @@ class Tokens:
             self._drop(tenant)
         elif done.grant.generation == generation and done.grant.access is not None:
             live.grant = done.grant  # the same tokens, after a failure that took nothing from them
+            if not (live.rejected or done.grant.answer_lost):
+                live.fresh_until = live.plan.advisory_at
         else:
             self.take(done.grant)
         if (
@@ -328,7 +354,9 @@ class Tokens:
             and done.grant.state is GrantState.NEEDS_REAUTH
             and done.failure is not None
         ):
-            reason = "lost_answer" if done.answer_was_lost else done.failure.error
+            stale = live.grant.state is GrantState.UNVERIFIED
+            lost = done.answer_was_lost
+            reason = "stale_backup" if stale else "lost_answer" if lost else done.failure.error
             self.emit(GrantNeedsReauth(tenant, generation, reason))
         if done.pair is not None:
             fresh = self._live[tenant]

@@ -4,6 +4,9 @@ A sealed value reads ``v1.KEYID.BASE64URL(nonce + ciphertext + tag)``. Its versi
 :class:`Place` (table, tenant, column, generation) are associated data, so a value that was copied to another
 row, column or generation does not open. Opening raises; it never returns "nothing".
 
+Sealing a value anew with another key keeps its nonce. So the nonce names a value whatever key seals it, and
+:func:`is_same_value` tells one from another without a key.
+
 No I/O: key texts are handed in. Never logs, never shows a key. Limits, said plainly: nonces are random
 (96 bits), so one key should seal fewer than 2**32 values (NIST SP 800-38D section 8.3); whoever holds the key
 ring and the database holds the tokens.
@@ -18,7 +21,7 @@ import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives import constant_time, hashes, hmac
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.errors import KeyRingError
@@ -27,6 +30,8 @@ from proxy.model import Sealed, Secret
 _VERSION = "v1"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+_NONCE_CHARACTERS = _NONCE_BYTES * 4 // 3
+"""Of its base64: exactly as many as stand for the nonce and nothing else."""
 _KEY_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _CHECK_TEXT = "pleo-proxy key check"
 
@@ -61,10 +66,9 @@ class Vault:
     """
 
     def __init__(self, keys: Secret) -> None:
-        ring = _parse_ring(keys.reveal())
+        self._ring = ring = _parse_ring(keys.reveal())
         self._ciphers = {key_id: AESGCM(key) for key_id, key in ring.items()}
         self._sealing_id = next(iter(ring))
-        self._chain_key = ring[self._sealing_id]
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -73,7 +77,22 @@ class Vault:
 
     def seal(self, secret: Secret, place: Place) -> Sealed:
         """``secret`` sealed for ``place`` with the first key and a random nonce."""
-        nonce = os.urandom(_NONCE_BYTES)
+        return self._seal(secret, place, os.urandom(_NONCE_BYTES))
+
+    def reseal(self, sealed: Sealed, place: Place) -> Sealed:
+        """``sealed`` with the first key, in the same place and with its nonce; as it is if it has that key.
+
+        The nonce came from no other value of the new key but by the chance that any random nonce has, and
+        should a value come back to a key that it had before, it becomes what it was then, bit for bit.
+
+        :raises SealedValueError: it does not open.
+        """
+        secret = self.open(sealed, place)
+        if key_id_of(sealed) == self._sealing_id:
+            return sealed
+        return self._seal(secret, place, _decode(sealed.rpartition(".")[2])[:_NONCE_BYTES])
+
+    def _seal(self, secret: Secret, place: Place, nonce: bytes) -> Sealed:
         cipher = self._ciphers[self._sealing_id]
         sealed = cipher.encrypt(nonce, secret.reveal().encode(), _associated(self._sealing_id, place))
         return Sealed(f"{_VERSION}.{self._sealing_id}.{_encode(nonce + sealed)}")
@@ -116,9 +135,49 @@ class Vault:
 
     def chain_id(self, secret: Secret) -> str:
         """A short keyed hash (48 bits) of a refresh token, to follow its rotations in a log."""
-        mac = hmac.HMAC(self._chain_key, hashes.SHA256())
-        mac.update(b"chain\0" + secret.reveal().encode())
-        return mac.finalize()[:6].hex()
+        return _keyed_hash(self._ring[self._sealing_id], b"chain\0" + secret.reveal().encode())[:6].hex()
+
+    def authenticate(self, data: bytes) -> tuple[str, str]:
+        """The first key's id, and a hash of ``data`` in hex that nobody can make without that key."""
+        return self._sealing_id, self._authentic(self._sealing_id, data).hex()
+
+    def verify(self, data: bytes, key_id: str, tag: str) -> None:
+        """Whether ``data`` is what :meth:`authenticate` was given.
+
+        :raises SealedValueError: it is not, or the key is not in the ring.
+        """
+        if key_id not in self._ring:
+            shown = key_id if _KEY_ID.fullmatch(key_id) else "?"
+            raise SealedValueError(f"authenticated with key {shown!r}, which is not in the key ring")
+        if not constant_time.bytes_eq(self._authentic(key_id, data).hex().encode(), tag.encode()):
+            raise SealedValueError("changed, or authenticated with another key of the same id")
+
+    def _authentic(self, key_id: str, data: bytes) -> bytes:
+        # A key of its own, so that what is hashed here can never be what is hashed for another purpose.
+        return _keyed_hash(_keyed_hash(self._ring[key_id], b"authenticate\0"), data)
+
+
+def key_id_of(sealed: Sealed) -> str:
+    """The id of the key that seals a value; empty where the text is no sealed value."""
+    version, _, rest = sealed.partition(".")
+    return rest.partition(".")[0] if version == _VERSION else ""
+
+
+def is_same_value(one: Sealed | None, other: Sealed | None) -> bool:
+    """Whether two texts seal one value, perhaps with different keys: their nonces agree."""
+    if one is None or other is None:
+        return one is other
+    return _nonce_text(one) == _nonce_text(other)
+
+
+def _nonce_text(sealed: Sealed) -> str:
+    return sealed.rpartition(".")[2][:_NONCE_CHARACTERS]
+
+
+def _keyed_hash(key: bytes, data: bytes) -> bytes:
+    mac = hmac.HMAC(key, hashes.SHA256())
+    mac.update(data)
+    return mac.finalize()
 
 
 def new_key_line(key_id: str) -> str:

@@ -44,25 +44,35 @@ def http_proxy(settings: Settings, environ: Mapping[str, str]) -> HttpProxy | No
 
 
 def provider(
-    settings: Settings, environ: Mapping[str, str], context: ssl.SSLContext, through: HttpProxy | None
+    settings: Settings,
+    environ: Mapping[str, str],
+    context: ssl.SSLContext,
+    through: HttpProxy | None,
+    emit: Emit,
 ) -> Provider:
     """The client of the token endpoint.
 
-    :raises ConfigurationError: the client secret is not where the settings say.
+    :raises ConfigurationError: a client secret is not where the settings say.
     """
-    secret = resolve(settings.pleo.client_secret, environ, item="pleo.client_secret")
+    pleo = settings.pleo
+    secret = resolve(pleo.client_secret, environ, item="pleo.client_secret")
+    previous = None
+    if pleo.client_secret_previous is not None:
+        previous = resolve(pleo.client_secret_previous, environ, item="pleo.client_secret_previous")
     return Provider(
         Registration(
-            settings.pleo.client_id,
+            pleo.client_id,
             secret,
-            settings.pleo.client_auth,
+            pleo.client_auth,
             settings.token_endpoint,
             settings.redirect_uri,
+            previous,
         ),
         api=settings.api_origin,
         ssl_context=context,
         connect_s=settings.limits.upstream_connect_s,
         timeout_s=settings.refresh.timeout_s,
+        emit=emit,
         http_proxy=through,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy
+from tests.postgres import Server
 
 # How long one example takes on a busy machine says nothing about the rule that it tries.
 settings.register_profile("unhurried", deadline=None)
@@ -32,3 +34,18 @@ async def proxy(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
             visit = await running.connect(name)
             assert visit.status == 200, visit.text
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A real PostgreSQL on loopback, started when a test first asks for it."""
+    with tempfile.TemporaryDirectory(prefix="pleo-proxy-postgres-") as folder, Server(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Server) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, with its password."""
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)

@@ -32,10 +32,13 @@ CONTRACT = {
     "check",
     "demo",
     "sandbox",
+    "migrate-store",
     "connect",
     *(f"tenants {name}" for name in ("add", "set", "list", "show", "remove", "enable", "disable", "apply")),
-    *(f"grants {name}" for name in ("list", "show", "revoke")),
-    *(f"keys {name}" for name in ("generate", "list")),
+    *(f"grants {name}" for name in ("list", "show", "refresh", "revoke")),
+    *(f"keys {name}" for name in ("generate", "list", "rotate")),
+    "backup",
+    "restore",
 }
 TENANT_FIELDS = ["name", "company", "enabled", "state", "routes", "preset"]
 GRANT_FIELDS = [
@@ -725,8 +728,16 @@ def test_keys_are_generated_for_their_owner_only(ours: Cli, tmp_path: Path) -> N
         assert key not in ran.out
     configured.write_text(configured.read_text() + elsewhere.read_text())
     ran = ours.done("keys", "list", "--json")
-    assert ran.json() == [{"id": "k1", "seals": True}, {"id": "next-1", "seals": False}]
-    assert ours.done("keys", "list").out.split() == ["id", "seals", "k1", "yes", "next-1", "no"]
+    assert ran.json() == [
+        {"id": "k1", "seals": True, "in_ring": True, "values": 0},
+        {"id": "next-1", "seals": False, "in_ring": True, "values": 0},
+    ]
+    lines = [line.split() for line in ours.done("keys", "list").out.splitlines()]
+    assert lines == [
+        ["id", "seals", "in", "ring", "values"],
+        ["k1", "yes", "yes", "0"],
+        ["next-1", "no", "yes", "0"],
+    ]
 
 
 def test_generating_needs_no_configuration_with_a_file(tmp_path: Path) -> None:
@@ -762,7 +773,8 @@ def test_keys_from_a_variable_are_no_file(tmp_path: Path) -> None:
     assert "--file FILE" in ours("keys", "generate").refusal(2)
     run("keys", "generate", "--file", str(tmp_path / "keys"), "--id", "of-env")
     ring = {"RING": (tmp_path / "keys").read_text()}
-    assert ours.done("keys", "list", "--json", environ=ring).json() == [{"id": "of-env", "seals": True}]
+    (row,) = ours.done("keys", "list", "--json", environ=ring).json()
+    assert (row["id"], row["seals"]) == ("of-env", True)
     ran = ours("keys", "list")
     assert (ran.code, ran.out) == (2, "")
     assert "vault.keys: the variable RING is not set" in ran.err

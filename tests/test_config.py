@@ -322,7 +322,12 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
             "has no effect without pleo.http_proxy",
             id="http-proxy-credentials-alone",
         ),
-        pytest.param('[store]\nurl = "postgresql://h/d"', "PostgreSQL is not available", id="postgres"),
+        pytest.param(
+            '[store]\nurl = "postgresql://h"', "must be postgresql://USER@HOST", id="postgres-no-name"
+        ),
+        pytest.param('[store]\nurl = "postgresql://h:65536/d"', "must be postgresql://", id="postgres-port"),
+        pytest.param('[store]\nurl = "postgresql://h /d"', "without spaces", id="postgres-space"),
+        pytest.param('[store]\nurl = "mysql://h/d"', "must be sqlite:///ABSOLUTE", id="another-database"),
         pytest.param('[store]\nurl = "sqlite::memory:"', "would lose every authorisation", id="memory"),
         pytest.param('[store]\nurl = "sqlite://host/x.db"', "must name a file", id="sqlite-host"),
         pytest.param('[store]\nurl = "sqlite:///"', "must name a file", id="sqlite-no-file"),
@@ -501,7 +506,13 @@ def test_a_mistaken_variable_is_named(tmp_path: Path, environ: Mapping[str, str]
         pytest.param(f"client_secret = '{PLANTED}'\n[pleo]\n", {}, id="misplaced-key"),
         pytest.param(f"pleo = '{PLANTED}'\n# [pleo]", {}, id="not-a-table"),
         pytest.param(f"[log]\nlevel = {{ env = '{PLANTED}' }}", {}, id="reference-elsewhere"),
-        pytest.param(f"[store]\nurl = 'postgresql://u:{PLANTED}@h/d'", {}, id="password-in-store-url"),
+        pytest.param(f"[store]\nurl = 'postgresql://u:{PLANTED}@h'", {}, id="password-in-store-url"),
+        pytest.param(f"[store]\nurl = 'postgresql:u:{PLANTED}@h/d'", {}, id="password-without-slashes"),
+        pytest.param(f"[store]\nurl = 'postgresql://u:a/{PLANTED}@h/d'", {}, id="password-with-slash"),
+        pytest.param(f"[store]\nurl = 'postgresql://h/d?password={PLANTED}'", {}, id="password-in-query"),
+        pytest.param(
+            "", {"PLEO_PROXY__STORE__URL": f"postgres://u:{PLANTED}@h/#"}, id="password-in-variable"
+        ),
         pytest.param(f"[listen]\npublic_url = 'https://u:{PLANTED}@h'", {}, id="password-in-url"),
         pytest.param(f"[vault]\nkeys = 3\n[admin]\ntoken = ['{PLANTED}']", {}, id="token"),
         pytest.param("", {"PLEO_PROXY__PLEO__CLIENT_SECERT": PLANTED}, id="misspelt-variable"),
@@ -522,6 +533,16 @@ def test_no_mistake_shows_a_secret(tmp_path: Path, text: str, environ: Mapping[s
     assert PLANTED not in f"{caught.value}{caught.value!r}"
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+def test_a_database_password_is_hidden(tmp_path: Path) -> None:
+    """A password in the store's URL is taken out of what is shown, and kept in the type for secrets."""
+    found = settings(tmp_path, f"[store]\nurl = 'postgresql://u:{PLANTED}%2F@h:5433/d?sslmode=require'")
+    assert str(found.store.url) == "postgresql://u@h:5433/d?sslmode=require"
+    assert found.store.url.password == Secret(f"{PLANTED}/")
+    assert PLANTED not in f"{found!r}{found}{found.store.url!r}"
+    with pytest.raises(ConfigurationError, match="for a store in a SQLite file"):
+        _ = found.store.sqlite_path
 
 
 def test_an_inline_secret_is_hidden(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import lifecycle
-from proxy.lifecycle import After401, Lease, NewPair, Schedule, Standing, Windows
+from proxy.lifecycle import After401, Lease, NewPair, Schedule, Standing, Takeover, Windows
 from proxy.model import Grant, GrantState, Outcome, Sealed
 
 WINDOWS = Windows(advisory=0.8, advisory_jitter=0.1, mandatory_s=30.0, mandatory=0.05, keep_alive=0.5)
@@ -195,6 +195,7 @@ def grant(state: GrantState = GrantState.CONNECTED, **changes: object) -> Grant:
 
 
 LEASE = Lease("p", 540.0)
+AT_ONCE, PATIENT = Takeover(0.0, 0.0), Takeover(300.0, 0.0)
 
 
 def under_way(**changes: object) -> Grant:
@@ -210,15 +211,19 @@ def tokenless(state: GrantState) -> Grant:
 
 def test_begin_writes_the_attempt_ahead() -> None:
     """Before a refresh is sent, the grant says so, and nothing else of it has changed."""
-    begun = lifecycle.begin_refresh(grant(refresh_asked_at=1.0), before=grant(), at=500.0, lease=LEASE)
+    begun = lifecycle.begin_refresh(
+        grant(refresh_asked_at=1.0), before=grant(), at=500.0, lease=LEASE, takeover=AT_ONCE
+    )
     assert begun == under_way()
 
 
 def test_an_attempt_without_an_answer_is_remembered_as_lost() -> None:
     """A refresh that was cut off counts as lost until a new pair comes, whatever fails in between."""
     cut_off = under_way(attempted_at=400.0, lease_until=440.0, lease_owner="another")
-    assert lifecycle.begin_refresh(cut_off, before=cut_off, at=439.9, lease=LEASE) is cut_off
-    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=440.0, lease=LEASE)
+    assert (
+        lifecycle.begin_refresh(cut_off, before=cut_off, at=439.9, lease=LEASE, takeover=AT_ONCE) is cut_off
+    )
+    begun = lifecycle.begin_refresh(cut_off, before=cut_off, at=440.0, lease=LEASE, takeover=AT_ONCE)
     assert begun == under_way(attempted_at=440.0, answer_lost=True, last_outcome=Outcome.UNKNOWN)
     failed = lifecycle.not_granted(begun, before=cut_off, outcome=Outcome.NOT_SENT, owner="p")
     assert failed == grant(last_outcome=Outcome.NOT_SENT, answer_lost=True)
@@ -267,7 +272,7 @@ def test_a_failure_that_comes_late_brings_nothing_back(state: GrantState) -> Non
 
 
 def test_who_lost_the_lease_takes_nothing() -> None:
-    """A refusal that comes after another took over may be that other's success, which is about to be saved."""
+    """A refusal after another took over may be that other's success, which is about to be saved."""
     taken_over = under_way(lease_owner="another")
     for outcome in Outcome:
         assert lifecycle.not_granted(taken_over, before=grant(), outcome=outcome, owner="p") is taken_over
@@ -283,13 +288,23 @@ def test_a_lease_is_renewed_by_its_owner_only() -> None:
         assert lifecycle.renewed(other, before=grant(), lease=longer) is other
 
 
-def test_nothing_is_taken_over_right_after_an_outage() -> None:
-    """Whoever holds a pair that it could not save gets time; one's own attempt is nobody else's."""
+def test_anothers_lease_is_not_taken_over_at_once() -> None:
+    """Its owner may come back with a pair in its journal; the time for that begins anew after an outage."""
     run_out = under_way(lease_owner="another", lease_until=400.0)
-    kept = lifecycle.begin_refresh(run_out, before=grant(), at=500.0, lease=LEASE, may_take_over=False)
-    assert kept is run_out
+
+    def begun(at: float, takeover: Takeover) -> Grant | None:
+        return lifecycle.begin_refresh(run_out, before=grant(), at=at, lease=LEASE, takeover=takeover)
+
+    assert begun(699.9, PATIENT) is run_out
+    assert begun(700.0, PATIENT) is not run_out
+    assert begun(700.0, Takeover(300.0, steady_since=401.0)) is run_out
+    assert begun(701.0, Takeover(300.0, steady_since=401.0)) is not run_out
+
+
+def test_ones_own_attempt_is_nobody_elses() -> None:
+    """A process that was cut off knows when its lease has run out, and need not wait for itself."""
     own = under_way(lease_until=400.0)
-    begun = lifecycle.begin_refresh(own, before=grant(), at=500.0, lease=LEASE, may_take_over=False)
+    begun = lifecycle.begin_refresh(own, before=grant(), at=500.0, lease=LEASE, takeover=PATIENT)
     assert begun == under_way(answer_lost=True, last_outcome=Outcome.UNKNOWN)
 
 
@@ -297,7 +312,7 @@ def test_nothing_is_taken_over_right_after_an_outage() -> None:
 def test_a_grant_without_tokens_is_not_refreshed(state: GrantState) -> None:
     """No refresh begins for a grant that has no refresh token."""
     ended = tokenless(state)
-    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0, lease=LEASE) is ended
+    assert lifecycle.begin_refresh(ended, before=grant(), at=500.0, lease=LEASE, takeover=AT_ONCE) is ended
 
 
 def test_revoked_erases_the_tokens() -> None:
@@ -344,7 +359,7 @@ def test_next_generation(before: Grant | None, expected: int) -> None:
 Event = Callable[[Grant | None, Grant], Grant | None]
 EVENTS: dict[str, Event] = {
     "begin": lambda stored, before: lifecycle.begin_refresh(
-        stored, before=before, at=7.0, lease=Lease("p", 8.0)
+        stored, before=before, at=7.0, lease=Lease("p", 8.0), takeover=AT_ONCE
     ),
     "granted": lambda stored, before: lifecycle.granted(stored, PAIR, before=before),
     **{
@@ -414,3 +429,97 @@ def test_every_field_of_a_grant_is_set_by_a_consent() -> None:
     made = lifecycle.connected(PAIR, tenant="acme", company="c", scopes=("x",), generation=1)
     unset = {field.name for field in fields(Grant) if getattr(made, field.name) is None}
     assert unset == {"attempted_at", "lease_owner", "lease_until", "refresh_asked_at"}
+
+
+# --- what an operator asks for, and what came back from a backup
+
+
+def test_a_question_is_noted_once_and_answered_by_a_new_pair() -> None:
+    """Asking again changes nothing; beginning takes the question away, and so does any new pair."""
+    asked = lifecycle.ask_for_refresh(grant(), 400.0)
+    assert asked == grant(refresh_asked_at=400.0)
+    assert lifecycle.ask_for_refresh(asked, 401.0) is asked
+    assert asked is not None
+    begun = lifecycle.begin_refresh(
+        asked, before=grant(), at=500.0, lease=LEASE, takeover=AT_ONCE, if_asked=True
+    )
+    assert begun == under_way()
+    got = lifecycle.granted(asked, PAIR, before=grant())
+    assert got is not None
+    assert got.refresh_asked_at is None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(None, id="no-grant"),
+        pytest.param(tokenless(GrantState.REVOKED), id="no-tokens"),
+        pytest.param(under_way(), id="under-way"),
+    ],
+)
+def test_a_question_is_not_noted_where_it_has_no_sense(stored: Grant | None) -> None:
+    """Nothing to refresh, or a refresh that will answer it already."""
+    assert lifecycle.ask_for_refresh(stored, 500.0) is stored
+
+
+def test_a_refresh_that_was_cut_off_can_be_asked_for() -> None:
+    """Where the lease has run out, nobody may be at it."""
+    left = under_way(lease_until=400.0)
+    assert lifecycle.ask_for_refresh(left, 500.0) == under_way(lease_until=400.0, refresh_asked_at=500.0)
+
+
+def test_a_question_that_was_answered_is_not_begun_again() -> None:
+    """Of two that saw a question the second finds it gone, and sends nothing, though the first failed."""
+
+    def begun(stored: Grant) -> Grant | None:
+        return lifecycle.begin_refresh(
+            stored, before=grant(), at=500.0, lease=LEASE, takeover=AT_ONCE, if_asked=True
+        )
+
+    failed = grant(last_outcome=Outcome.UNAVAILABLE)
+    assert begun(failed) is failed
+    # One whose process died is taken over, or nobody would ever end it.
+    cut_off = under_way(lease_owner="another", lease_until=400.0)
+    assert begun(cut_off) is not cut_off
+
+
+def test_only_the_own_question_is_withdrawn() -> None:
+    """What another operator asked since stands."""
+    asked = grant(refresh_asked_at=400.0)
+    assert lifecycle.withdraw_question(asked, 400.0) == grant()
+    assert lifecycle.withdraw_question(asked, 399.0) is asked
+    assert lifecycle.withdraw_question(None, 400.0) is None
+
+
+def test_a_question_comes_before_all_other_reasons() -> None:
+    """It needs neither use nor age."""
+    assert lifecycle.refresh_ahead(plan(900.0), 0.0, used=False, asked=True) == "asked"
+
+
+def test_a_restored_grant_stays_in_doubt_until_a_refresh_has_worked() -> None:
+    """Attempts, failures and crashes leave it unverified; a pair verifies it, and a refusal ends it."""
+    doubtful = grant(GrantState.UNVERIFIED)
+    begun = lifecycle.begin_refresh(doubtful, before=doubtful, at=500.0, lease=LEASE, takeover=AT_ONCE)
+    assert begun is not None
+    assert begun.state is GrantState.UNVERIFIED
+    assert lifecycle.after_cut_off(begun).state is GrantState.UNVERIFIED
+    for outcome, state in (
+        (Outcome.UNAVAILABLE, GrantState.UNVERIFIED),
+        (Outcome.UNKNOWN, GrantState.UNVERIFIED),
+        (Outcome.REFUSED, GrantState.NEEDS_REAUTH),
+    ):
+        after = lifecycle.not_granted(begun, before=doubtful, outcome=outcome, owner="p")
+        assert after is not None
+        assert after.state is state
+    got = lifecycle.granted(begun, PAIR, before=doubtful)
+    assert got is not None
+    assert got.state is GrantState.CONNECTED
+
+
+@given(INSTANTS, DRAWS, st.floats(0, 1e6))
+def test_an_unverified_token_is_never_used(now: float, draw: float, later: float) -> None:
+    """From the moment at which it is held it counts as expired, and its refresh comes within a minute."""
+    made = lifecycle.schedule_unverified(now, draw=draw)
+    assert lifecycle.standing(made, now + later) is Standing.EXPIRED
+    assert now <= made.keep_alive_at <= now + lifecycle.VERIFY_WITHIN_S
+    assert lifecycle.refresh_ahead(made, now + 60.1 + math.ulp(now) * 4, used=False) == "keep_alive"

@@ -71,6 +71,7 @@ async def test_a_thousand_tokens_of_one_minute(tmp_path: Path, vault: Vault) -> 
         asyncio.sleep,
         "p",
         lease_s=40,
+        takeover_s=300,
     )
     rules = RefreshRules(DEFAULTS, 10, 60, 1, 60, 60)
     tokens = Tokens(store, vault, refresher, rules, lambda _: None, lambda: now[0])

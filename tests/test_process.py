@@ -157,6 +157,8 @@ def test_a_port_in_use_is_one_line(item: str, tmp_path: Path) -> None:
     assert line.startswith(f"{item} {address}: the port is in use; stop the program that uses it, or choose")
     assert line.endswith(f"with {item} or PLEO_PROXY__LISTEN__{key.upper()}")
     assert {file.name for file in (tmp_path / "state").iterdir()} == {
+        "instance",
+        "journal-0.log",
         "keys",
         "proxy.db",
         "proxy.db.serve.lock",

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from yarl import URL
 
+from proxy.facts import ClientSecretFellBack, Fact
 from proxy.model import Origin, Outcome, Secret
 from proxy.oauth import GrantedAccess, TokenFailure, TokenPair
 from proxy.provider import Provider, Registration
@@ -117,18 +118,28 @@ async def provider_for(
     connect_s: float = 5.0,
     timeout_s: float = 10.0,
     pauses: list[float] | None = None,
+    previous: str | None = None,
+    facts: list[Fact] | None = None,
 ) -> AsyncIterator[Provider]:
     async def pause(seconds: float) -> None:
         assert pauses is not None
         pauses.append(seconds)
 
-    registration = Registration(client[0], Secret(client[1]), client_auth, token_url, redirect_uri)
+    registration = Registration(
+        client[0],
+        Secret(client[1]),
+        client_auth,
+        token_url,
+        redirect_uri,
+        None if previous is None else Secret(previous),
+    )
     provider = Provider(
         registration,
         api=api or Origin("http", "127.0.0.1", 9),
         ssl_context=ssl.create_default_context(),
         connect_s=connect_s,
         timeout_s=timeout_s,
+        emit=lambda fact: None if facts is None else facts.append(fact),
         pause=pause,
     )
     try:
@@ -519,3 +530,75 @@ def untrusted(directory: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem)
     return context
+
+
+# --- two secrets, while one is being changed
+
+INVALID_CLIENT = http(401, {"error": "invalid_client"})
+GRANTED = http(200, PAIR)
+
+
+def secrets_of(server: Server) -> list[str]:
+    """The secret of each request, in the order in which they came."""
+    found = []
+    for head, _ in server.requests:
+        value = next(line.split(" ")[2] for line in head if line.lower().startswith("authorization:"))
+        found.append(unquote_plus(base64.b64decode(value).decode().partition(":")[2]))
+    return found
+
+
+async def test_the_previous_secret_is_tried_where_pleo_refuses_the_new_one() -> None:
+    """It is asked once more at once; the one that worked is tried first from then on."""
+    facts: list[Fact] = []
+    async with (
+        Server(INVALID_CLIENT, GRANTED, GRANTED, INVALID_CLIENT, GRANTED, GRANTED).running() as server,
+        provider_for(server.url, client=("id", "new"), previous="old", facts=facts) as provider,
+    ):
+        for _ in range(4):
+            assert isinstance(await refresh(provider), TokenPair)
+    assert secrets_of(server) == ["new", "old", "old", "old", "new", "new"]
+    assert facts == [
+        ClientSecretFellBack("pleo.client_secret_previous"),
+        ClientSecretFellBack("pleo.client_secret"),
+    ]
+
+
+async def test_both_secrets_must_fail_before_the_registration_is_rejected() -> None:
+    """Then the outcome is the one that pauses all refreshes, and the new one is tried first again."""
+    facts: list[Fact] = []
+    async with (
+        Server(INVALID_CLIENT, INVALID_CLIENT, GRANTED).running() as server,
+        provider_for(server.url, client=("id", "new"), previous="old", facts=facts) as provider,
+    ):
+        failed = await refresh(provider)
+        assert failed == TokenFailure(Outcome.CLIENT_REJECTED, "invalid_client")
+        assert isinstance(await refresh(provider), TokenPair)
+    assert secrets_of(server) == ["new", "old", "new"]
+    assert facts == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(http(400, {"error": "invalid_grant"}), id="refused"),
+        pytest.param(http(503, {}), id="unavailable"),
+        pytest.param(http(400, {"error": "unauthorized_client"}), id="of-another-kind"),
+    ],
+)
+async def test_the_previous_secret_is_not_tried_for_other_failures(answer: bytes) -> None:
+    """A refresh token that was looked at is not sent again."""
+    async with (
+        Server(answer).running() as server,
+        provider_for(server.url, client=("id", "new"), previous="old") as provider,
+    ):
+        assert isinstance(await refresh(provider), TokenFailure)
+    assert secrets_of(server) == ["new"]
+
+
+async def test_without_a_previous_secret_there_is_one_request() -> None:
+    """``invalid_client`` is what it was."""
+    async with (
+        Server(INVALID_CLIENT).running() as server,
+        provider_for(server.url, client=("id", "new")) as provider,
+    ):
+        assert await refresh(provider) == TokenFailure(Outcome.CLIENT_REJECTED, "invalid_client")

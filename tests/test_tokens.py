@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proxy import lifecycle, pairs
 from proxy.facts import RefreshFailed, RefreshStarted
-from proxy.lifecycle import Lease
+from proxy.lifecycle import Lease, Takeover
 from proxy.model import GrantState, Outcome, Secret
 from proxy.oauth import TokenPair
 from proxy.sandbox import COMPANIES, Sandbox, TokenFault
@@ -16,6 +16,9 @@ from proxy.store import open_store
 from tests.harness import Proxy, running_proxy, until
 
 ACME = COMPANIES["acme"]
+
+
+PATIENT = Takeover(300.0, 0.0)
 
 
 def lease(pleo: Sandbox) -> Lease:
@@ -157,7 +160,10 @@ async def test_a_crash_between_sending_and_saving_is_told_from_a_revocation(
         await proxy.app.store.edit_grant(
             "acme",
             lambda grant: (
-                grant and lifecycle.begin_refresh(grant, before=grant, at=pleo.now(), lease=lease(pleo))
+                grant
+                and lifecycle.begin_refresh(
+                    grant, before=grant, at=pleo.now(), lease=lease(pleo), takeover=PATIENT
+                )
             ),
         )
         current = pleo.authority.current(ACME)
@@ -241,7 +247,7 @@ async def test_another_processs_refresh_is_waited_for(proxy: Proxy) -> None:
     await store.edit_grant(
         "acme",
         lambda grant: lifecycle.begin_refresh(
-            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo)
+            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo), takeover=PATIENT
         ),
     )
     proxy.pleo.revoke_access("acme")
@@ -270,7 +276,7 @@ async def test_another_processs_failure_is_shared(proxy: Proxy) -> None:
     await store.edit_grant(
         "acme",
         lambda grant: lifecycle.begin_refresh(
-            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo)
+            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo), takeover=PATIENT
         ),
     )
     proxy.pleo.revoke_access("acme")
@@ -291,11 +297,11 @@ async def test_a_process_that_died_in_a_refresh_is_not_waited_for_for_good(proxy
     store = proxy.app.store
     before = await store.grant("acme")
     assert before is not None
-    long_ago = proxy.pleo.now() - 41
+    long_ago = proxy.pleo.now() - 341
     await store.edit_grant(
         "acme",
         lambda grant: lifecycle.begin_refresh(
-            grant, before=before, at=long_ago, lease=Lease("another", long_ago + 40)
+            grant, before=before, at=long_ago, lease=Lease("another", long_ago + 40), takeover=PATIENT
         ),
     )
     proxy.pleo.revoke_access("acme")
@@ -311,7 +317,7 @@ async def test_a_failure_told_by_another_process_is_counted_there_only(proxy: Pr
     await store.edit_grant(
         "acme",
         lambda grant: lifecycle.begin_refresh(
-            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo)
+            grant, before=before, at=proxy.pleo.now(), lease=lease(proxy.pleo), takeover=PATIENT
         ),
     )
     proxy.pleo.revoke_access("acme")
@@ -359,3 +365,62 @@ async def test_no_refresh_begins_while_the_proxy_stops(pleo: Sandbox, tmp_path: 
     writer.close()
     assert proxy.lines("proxy.draining")
     assert not proxy.lines("token.refresh_started")
+
+
+async def test_an_operators_word_is_not_put_off(proxy: Proxy, tmp_path: Path) -> None:
+    """A refresh that is asked for starts at once, in the pause after a failure too, and only once."""
+    proxy.pleo.token_faults.append(TokenFault("status", status=429, retry_after="3000"))
+    proxy.pleo.advance(901)
+    assert await problem_name(proxy) == "provider-unavailable"
+    other = open_store(tmp_path / "proxy.db")
+    for _ in range(2):
+        await other.edit_grant("acme", lambda grant: lifecycle.ask_for_refresh(grant, proxy.pleo.now()))
+    await other.close()
+    await until(lambda: proxy.lines("token.refreshed"))
+    assert [line["reason"] for line in proxy.lines("token.refresh_started")] == ["expired", "asked"]
+    await asyncio.sleep(1.2)  # two more looks at the store
+    assert proxy.pleo.counters.refreshes_of(ACME) == 1
+
+
+async def test_a_failed_question_leaves_a_fresh_token_as_good_as_it_was(proxy: Proxy, tmp_path: Path) -> None:
+    """Where Pleo was not available nothing is held against the token, and nobody asks again for it."""
+    proxy.pleo.token_faults.append(TokenFault("status", status=503))
+    other = open_store(tmp_path / "proxy.db")
+    await other.edit_grant("acme", lambda grant: lifecycle.ask_for_refresh(grant, proxy.pleo.now()))
+    await other.close()
+    await until(lambda: proxy.lines("token.refresh_failed"))
+    proxy.pleo.advance(10)
+    assert (await proxy.get("/acme/v2/employees?limit=1")).status == 200
+    assert len(proxy.lines("token.refresh_started")) == 1
+
+
+async def test_a_question_from_before_the_start_is_taken_up(pleo: Sandbox, tmp_path: Path) -> None:
+    """Somebody asked while the proxy was starting: the watch sees it without another change of the store."""
+    async with running_proxy(pleo, tmp_path) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        await proxy.app.store.edit_grant("acme", lambda grant: lifecycle.ask_for_refresh(grant, pleo.now()))
+    async with running_proxy(pleo, tmp_path) as proxy:
+        await until(lambda: proxy.lines("token.refreshed"))
+        assert proxy.lines("token.refresh_started")[0]["reason"] == "asked"
+
+
+async def test_restored_grants_do_not_all_come_at_once(pleo: Sandbox, tmp_path: Path) -> None:
+    """An unverified grant that nobody uses is refreshed within a minute of the start, at a drawn moment."""
+    async with running_proxy(pleo, tmp_path) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        await proxy.app.store.edit_grant(
+            "acme", lambda grant: grant and replace(grant, state=GrantState.UNVERIFIED)
+        )
+    async with running_proxy(pleo, tmp_path) as proxy:
+        proxy.app.tokens.draw = lambda: 0.5
+        grant = await proxy.app.store.grant("acme")
+        assert grant is not None
+        proxy.app.tokens.take(grant)
+        await proxy.app.tokens.refresh_due()
+        assert proxy.app.tokens.states()["unverified"] == 1
+        pleo.advance(31)
+        await until(lambda: proxy.lines("token.refreshed"))
+        assert proxy.lines("token.refresh_started")[0]["reason"] == "restored"
+        assert proxy.app.tokens.states()["connected"] == 1

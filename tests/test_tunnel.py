@@ -269,6 +269,7 @@ async def provider_through(
         ssl_context=context,
         connect_s=connect_s,
         timeout_s=10,
+        emit=lambda _: None,
         http_proxy=http_proxy,
     )
     try:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from proxy import vault
 from proxy.errors import KeyRingError
 from proxy.model import Sealed, Secret
-from proxy.vault import CHECK_PLACE, Place, SealedValueError, Vault, new_key_line
+from proxy.vault import (
+    CHECK_PLACE,
+    Place,
+    SealedValueError,
+    Vault,
+    is_same_value,
+    key_id_of,
+    new_key_line,
+)
 
 PLANTED = "planted-0secret"
 LINE = f"k1:{base64.urlsafe_b64encode(bytes(range(32))).decode()}"
@@ -259,3 +267,70 @@ def test_chain_ids_follow_a_token_without_showing_it() -> None:
 def test_a_vault_shows_no_key() -> None:
     """Neither repr nor attributes that are easily printed hold a key's text."""
     assert LINE[5:20] not in f"{VAULT} {VAULT!r} {VAULT.key_ids}"
+
+
+# --- another key, and hashes with a key
+
+
+@given(TEXTS, PLACES)
+def test_a_value_sealed_anew_is_the_same_value(text: str, place: Place) -> None:
+    """It has the first key, opens in its place without the old one, and is told from every other value."""
+    old = ring(LINE).seal(Secret(text), place)
+    new = ring(SECOND, LINE).reseal(old, place)
+    assert (key_id_of(old), key_id_of(new)) == ("k1", "k2")
+    assert ring(SECOND).open(new, place) == Secret(text)
+    assert is_same_value(old, new)
+    assert not is_same_value(new, ring(SECOND).seal(Secret(text), place))
+    assert not is_same_value(old, ring(LINE).seal(Secret(text), place))
+
+
+def test_sealing_anew_is_the_same_each_time() -> None:
+    """So a run that is repeated changes nothing; and back with its first key a value is what it was."""
+    old = ring(LINE).seal(Secret("x"), HERE)
+    new = ring(SECOND, LINE).reseal(old, HERE)
+    assert ring(SECOND, LINE).reseal(new, HERE) == new == ring(SECOND, LINE).reseal(old, HERE)
+    assert ring(LINE, SECOND).reseal(new, HERE) == old
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "problem"),
+    [
+        pytest.param((SECOND,), HERE, "not in the key ring", id="key"),
+        pytest.param((SECOND, LINE), replace(HERE, tenant="globex"), "moved", id="place"),
+    ],
+)
+def test_what_does_not_open_is_not_sealed_anew(keys: tuple[str, ...], place: Place, problem: str) -> None:
+    """A value of a key that is gone or of another place is refused, and not made to look sound."""
+    sealed = ring(LINE).seal(Secret("x"), HERE)
+    with pytest.raises(SealedValueError, match=problem):
+        ring(*keys).reseal(sealed, place)
+
+
+def test_no_value_is_the_same_as_none() -> None:
+    """A grant without a token is not one with a token; two without are alike."""
+    sealed = VAULT.seal(Secret("x"), HERE)
+    assert is_same_value(None, None)
+    assert not is_same_value(sealed, None)
+    assert not is_same_value(None, sealed)
+
+
+@pytest.mark.parametrize("text", ["", "v2.k1.AAAA", "k1", "v1"])
+def test_what_is_no_sealed_value_has_no_key(text: str) -> None:
+    """The id of the key is read from values of the known version only."""
+    assert key_id_of(Sealed(text)) == ""
+
+
+def test_a_hash_is_verified_by_who_has_the_key() -> None:
+    """Other data, keys and rings are told apart; a key that is no longer the first still verifies."""
+    key_id, tag = ring(LINE).authenticate(b"data")
+    assert key_id == "k1"
+    ring(SECOND, LINE).verify(b"data", key_id, tag)
+    for other, data, problem in (
+        (ring(LINE), b"Data", "changed"),
+        (ring(OTHER_KEY), b"data", "another key of the same id"),
+        (ring(SECOND), b"data", "'k1', which is not in the key ring"),
+    ):
+        with pytest.raises(SealedValueError, match=problem):
+            other.verify(data, key_id, tag)
+    with pytest.raises(SealedValueError, match=r"key '\?'"):
+        VAULT.verify(b"data", "\n", tag)

@@ -51,6 +51,18 @@ def _keys() -> tuple[click.Command, ...]:
     return (keys.keys,)
 
 
+def _backup() -> tuple[click.Command, ...]:
+    from proxy.cli import backup  # noqa: PLC0415 - see _LOADERS
+
+    return backup.backup, backup.restore
+
+
+def _migrate_store() -> tuple[click.Command, ...]:
+    from proxy.cli import migrate_store  # noqa: PLC0415 - see _LOADERS
+
+    return (migrate_store.migrate_store,)
+
+
 _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "serve": _serve,
     "check": _serve,
@@ -60,6 +72,9 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "connect": _grants,
     "grants": _grants,
     "keys": _keys,
+    "migrate-store": _migrate_store,
+    "backup": _backup,
+    "restore": _backup,
 }
 """What brings in each command. Only the one that is asked for is loaded: a proxy that serves for months need
 not hold the sandbox, and the tables for terminals, in memory."""

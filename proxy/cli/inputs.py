@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
-from proxy import config
-from proxy.config import Settings
+from proxy import config, keyring
+from proxy.config import FileRef, Settings
 from proxy.errors import TenantError
 from proxy.store import Store, open_store
+from proxy.vault import Vault
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,6 +45,18 @@ def load_settings(config_path: Path | None, *, check_references: bool = False) -
     return config.load(config.find(config_path, os.environ), os.environ, check_references=check_references)
 
 
+def open_ring(settings: Settings) -> Vault:
+    """The vault with the key ring of the settings, which is never generated here.
+
+    :raises KeyRingError: it is missing, malformed or open to others.
+    :raises ConfigurationError: a variable or credential that is not there.
+    """
+    ref = settings.vault.keys
+    if isinstance(ref, FileRef):
+        return Vault(keyring.read(ref.path))
+    return Vault(config.resolve(ref, os.environ, item="vault.keys"))
+
+
 def unknown_tenant(name: str, known: Iterable[str]) -> TenantError:
     """The error of a command for a tenant that does not exist."""
     return TenantError(
@@ -57,7 +70,7 @@ def with_store(config_path: Path | None, work: Callable[[Store, Settings], Await
 
     async def run() -> T:
         settings = load_settings(config_path)
-        store = open_store(settings.store.sqlite_path)
+        store = open_store(settings.store.url)
         try:
             return await work(store, settings)
         finally:

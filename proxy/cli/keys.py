@@ -1,18 +1,20 @@
-"""``keys generate|list``."""
+"""``keys generate|list|rotate``."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import click
 
-from proxy import keyring
-from proxy.cli.inputs import config_option, json_option, load_settings
-from proxy.cli.output import print_rows
-from proxy.config import FileRef, resolve
-from proxy.errors import UsageError
-from proxy.vault import Vault
+from proxy import keyring, rotation
+from proxy.cli.inputs import config_option, json_option, load_settings, open_ring, with_store
+from proxy.cli.output import print_rows, progress_bar
+from proxy.config import FileRef, Settings
+from proxy.errors import OperatorError, UsageError
+from proxy.rotation import Rotated
+from proxy.store import Store
 
 
 @click.group()
@@ -45,11 +47,48 @@ def generate(path: Path | None, key_id: str, config_path: Path | None) -> None:
 @json_option
 @config_option
 def list_(config_path: Path | None, *, as_json: bool) -> None:
-    """List the ids of the key ring; keys themselves are never shown."""
-    ref = load_settings(config_path).vault.keys
-    if isinstance(ref, FileRef):
-        vault = Vault(keyring.read(ref.path))
-    else:
-        vault = Vault(resolve(ref, os.environ, item="vault.keys"))
-    rows = [{"id": key_id, "seals": number == 0} for number, key_id in enumerate(vault.key_ids)]
-    print_rows(rows, as_json=as_json, empty="")
+    """List the ids of the key ring, and how many stored values each key seals.
+
+    A key that seals none may be taken out of the ring. Keys themselves are never shown.
+    """
+
+    async def work(store: Store, settings: Settings) -> list[dict[str, Any]]:
+        ring = open_ring(settings).key_ids
+        values = await rotation.values_by_key(store)
+        return [
+            {"id": key_id, "seals": key_id == ring[0], "in_ring": key_id in ring, "values": values[key_id]}
+            for key_id in [*ring, *sorted(values.keys() - set(ring))]
+        ]
+
+    print_rows(with_store(config_path, work), as_json=as_json, empty="")
+
+
+@keys.command()
+@config_option
+def rotate(config_path: Path | None) -> None:
+    """Seal all that is stored anew with the first key of the ring.
+
+    Requests and refreshes go on meanwhile. Every running proxy must have been started with this ring. Can be
+    stopped at any time, and goes on where it stopped when it is run again.
+    """
+
+    async def work(store: Store, settings: Settings) -> Rotated:
+        vault = open_ring(settings)
+        with progress_bar(f"Sealing with {vault.key_ids[0]}") as progress:
+            return await rotation.rotate(
+                store, vault, pause=asyncio.sleep, progress=progress, patience_s=rotation.PATIENCE_S
+            )
+
+    done = with_store(config_path, work)
+    click.echo(f"Sealed {done.resealed} grants anew.")
+    if done.refused:
+        tenant, problem = next(iter(done.refused.items()))
+        raise OperatorError(
+            f"the tokens of {len(done.refused)} tenants do not open, {tenant} first: {problem}; "
+            "put the missing key back into the ring, or connect these tenants again"
+        )
+    if done.busy:
+        raise OperatorError(
+            f"a refresh of {len(done.busy)} tenants is noted as under way and does not end ({done.busy[0]} "
+            "first); start `pleo-proxy serve` if none runs, then run this again"
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import orjson
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 _STATE_STYLES = {"connected": "green", "refreshing": "cyan", "needs_reauth": "bold red", "revoked": "red"}
@@ -58,6 +60,21 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
         for number, line in enumerate(lines or [None]):
             label = name.replace("_", " ") if number == 0 else ""
             click.echo(f"{label:<{width}}  {_plain(line)}")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error where that is a terminal; gives what is to be told how many of how many."""
+    with Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _cell(name: str, value: object) -> str:

@@ -2,9 +2,10 @@
 
 :func:`find` and :func:`load` give :class:`Settings`, or every mistake at once; :func:`resolve` opens a secret
 that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only and never shown; the only
-environment read is the one handed in. The parts, each importing only those before it: ``values`` and
-``secret_refs`` (kinds of value), ``sections``, ``tuning`` and ``settings`` (the model), ``mistakes`` (in
-words), ``environment`` (variables), ``loading``, ``tenants_file``, ``advice`` and ``reference``.
+environment read is the one handed in. The parts, each importing only those before it: ``values``,
+``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``tuning`` and ``settings`` (the model),
+``mistakes`` (in words), ``environment`` (variables), ``loading``, ``tenants_file``, ``advice`` and
+``reference``.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef
+from proxy.config.store_url import StoreUrl
 from proxy.config.values import Address, Kind, Rule, show_size
 
 Loc = tuple[int | str, ...]
@@ -92,7 +93,7 @@ def toml(value: object) -> str:
             return "[" + ", ".join(toml(each) for each in value) + "]"
         case EnvRef() | FileRef() | CredentialRef():
             return str(value)
-        case str() | Path() | Address():
+        case str() | Path() | Address() | StoreUrl():
             return json.dumps(str(value))
         case float() if value.is_integer():
             return str(int(value))
@@ -116,7 +117,8 @@ def shown(value: object, field: FieldInfo) -> str:
     """A mistaken value for a message: short, on one line, without passwords."""
     if kind_of(field).secret or isinstance(value, dict):
         return "…"
-    text = re.sub(r"//.*@", "//…@", toml(value))
+    text = re.sub(r"(:?//|:).*@", r"\1…@", toml(value))
+    text = re.sub(r"(?<=[?&])([^&=]*pass[^&=]*=)[^&\"]*", r"\1…", text, flags=re.IGNORECASE)
     return text if len(text) <= 80 else text[:79] + "…"
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from proxy.config.secret_refs import FileRef, GeneratedSecret, SecretRef, SecretSetting
+from proxy.config.store_url import StoreUrlSetting, parse_store_url
 from proxy.config.values import (
     Address,
     Addresses,
@@ -39,6 +39,7 @@ from proxy.config.values import (
     is_loopback,
     origin_of,
 )
+from proxy.errors import ConfigurationError
 from proxy.facts import Level
 
 
@@ -140,6 +141,11 @@ class Pleo(Section):
     )
     client_id: Text = Field(description="The OAuth client's id, from Pleo.")
     client_secret: SecretSetting = Field(description="The OAuth client's secret, from Pleo.")
+    client_secret_previous: Annotated[SecretSetting | None, Kind("secret", secret=True)] = Field(
+        default=None,
+        description="The secret before the last change, tried where Pleo answers `invalid_client` to the "
+        "other, so that a secret can be changed without an outage. Remove it afterwards.",
+    )
     client_auth: Annotated[Literal["basic", "post"], Kind("text")] = Field(
         default="basic",
         description="How the OAuth client proves itself at the token endpoint: `basic`, which RFC 6749 "
@@ -246,44 +252,35 @@ class Pleo(Section):
         return given
 
 
-def _parse_store_url(value: str) -> str:
-    if value.startswith(("postgresql:", "postgres:")):
-        raise Rule("PostgreSQL is not available in this version; use sqlite:///var/lib/pleo-proxy/proxy.db")
-    path = _sqlite_path(value)
-    if not value.startswith("sqlite:") or "?" in value or "#" in value or value.startswith("sqlite:~"):
-        raise Rule("must be sqlite:///ABSOLUTE/PATH or sqlite:RELATIVE/PATH, nothing after; correct it")
-    if ":memory:" in value:
-        raise Rule("a store in memory would lose every authorisation at a restart; name a file")
-    if value.endswith("/") or not path.name or (value.startswith("sqlite://") and value[9:10] != "/"):
-        raise Rule("must name a file; write for example sqlite:///var/lib/pleo-proxy/proxy.db")
-    return value
-
-
-def _sqlite_path(url: str) -> Path:
-    # Three slashes are an empty authority and an absolute path, as in file:///etc (RFC 8089); four are what
-    # people write who know SQLAlchemy, and mean the same file here.
-    path = url.removeprefix("sqlite:")
-    return Path("/" + path.lstrip("/")) if path.startswith("/") else Path(path)
-
-
 class Store(Section):
     """Where grants and tenants are kept."""
 
-    url: Annotated[str, AfterValidator(_parse_store_url), Kind("URL")] = Field(
-        default="sqlite:///var/lib/pleo-proxy/proxy.db",
+    url: StoreUrlSetting = Field(
+        default=parse_store_url("sqlite:///var/lib/pleo-proxy/proxy.db"),
         description="The database. `sqlite:///srv/x.db` is the absolute path `/srv/x.db`, `sqlite:x.db` is "
-        "in the working directory. The default is where the FHS puts a service's state.",
+        "in the working directory. The default is where the FHS puts a service's state. "
+        "`postgresql://USER@HOST/DATABASE` is for several machines; its password stands in the URL "
+        "(`USER:PASSWORD@`, never shown), in `PGPASSWORD` or in PostgreSQL's password file.",
     )
     state_dir: FilePath = Field(
         default=Path("/var/lib/pleo-proxy"),
-        description="Directory of generated keys and of the generated admin token's hash, on a disk that "
-        "survives restarts. The default is what systemd's `StateDirectory=pleo-proxy` creates.",
+        description="Directory of the refresh journal, of generated keys and of the generated admin token's "
+        "hash, on a disk that survives restarts; no two instances share one. The default is what systemd's "
+        "`StateDirectory=pleo-proxy` creates.",
     )
 
     @property
     def sqlite_path(self) -> Path:
-        """The database file that ``url`` names."""
-        return _sqlite_path(self.url)
+        """The database file that ``url`` names.
+
+        :raises ConfigurationError: it names a PostgreSQL database.
+        """
+        if self.url.path is None:
+            raise ConfigurationError(
+                "store",
+                [f"store.url = {self.url}: this is for a store in a SQLite file; use pg_dump and the like"],
+            )
+        return self.url.path
 
 
 class Vault(Section):

@@ -73,6 +73,12 @@ class Refresh(Section):
         validate_default=True,
         description="The longest such pause: once Pleo is back, tenants are at most a minute behind.",
     )
+    takeover_s: Seconds = Field(
+        default=300.0,
+        description="How long after another process's lease has run out this one waits before it refreshes "
+        "the grant itself. The other may come back with a new pair in its journal, and a refresh with the "
+        "old one would end the grant; longer means a longer wait for the tenant if it never does.",
+    )
     client_rejected_pause_s: Seconds = Field(
         default=60.0,
         description="Pause of all refreshes after Pleo refused the OAuth client itself, which only an "

@@ -8,6 +8,7 @@ raises :class:`proxy.errors.StoreUnavailable` where the database does not work.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.model import (
@@ -32,6 +33,29 @@ class TenantGone(Exception):  # noqa: N818 - a state of the store that callers a
 
 class LinkSpent(Exception):  # noqa: N818 - as TenantGone
     """The connect link with which something was to be stored is used, expired, or not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What of a store is worth keeping, as of one moment. Links and flows are over within a day."""
+
+    tenants: Mapping[str, Tenant]
+    grants: Mapping[str, Grant]
+    key_check: Sealed | None
+
+
+class StoreNotEmpty(Exception):  # noqa: N818 - as TenantGone
+    """A store that was to be filled holds something already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a store holds, as of one moment."""
+
+    content: Content
+    links: tuple[Link, ...]
+    """In the order of their ids, as the flows."""
+    flows: tuple[Flow, ...]
 
 
 class Store(Protocol):
@@ -88,6 +112,17 @@ class Store(Protocol):
         :raises TenantError: as in :meth:`edit_tenants`.
         """
 
+    async def content(self) -> Content:
+        """All tenants and grants and the key check, as they were at one and the same moment."""
+
+    async def edit_content(self, edit: Callable[[Content], Content]) -> Content:
+        """Replace tenants, grants and key check by what ``edit`` makes of them, writing the difference.
+
+        No other writer comes between reading and writing. Returns what is stored afterwards.
+
+        :raises TenantError: as in :meth:`edit_tenants`.
+        """
+
     async def add_link(self, link: Link) -> None:
         """Store a new connect link.
 
@@ -109,6 +144,9 @@ class Store(Protocol):
         For another browser it stays where it is, so that nobody can spoil a flow that is not theirs.
         """
 
+    async def edit_flows(self, edit: Callable[[Flow], Flow]) -> list[Flow]:
+        """Replace each flow's verifier by the one that ``edit`` gives it; returns the flows thereafter."""
+
     async def sweep(self, at: float) -> None:
         """Delete the flows that are expired at ``at``, and the links expired for :data:`LINK_KEPT_S`.
 
@@ -122,6 +160,15 @@ class Store(Protocol):
         """Store the sealed constant if what is stored is ``replacing`` (``None``: if there is none yet).
 
         Otherwise somebody was faster and nothing is written; :meth:`key_check` tells what holds.
+        """
+
+    async def snapshot(self) -> Snapshot:
+        """All that is stored, as it was at one and the same moment."""
+
+    async def fill(self, snapshot: Snapshot) -> None:
+        """Store all of ``snapshot`` at once, in a store that holds nothing.
+
+        :raises StoreNotEmpty: it holds a tenant or a key check; nothing was written.
         """
 
     async def changed(self) -> bool:

@@ -37,6 +37,10 @@ class JournalUnavailable(Exception):  # noqa: N818 - a state of the disk that ca
     """A record could not be written; the message is the system's word for why."""
 
 
+class JournalInUse(StoreError):  # noqa: N818 - as JournalUnavailable
+    """Another process has the journal open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Issued:
     """A pair that Pleo issued in place of the pair that a grant had, all of it sealed."""
@@ -64,7 +68,8 @@ class Journal:
     def open(cls, path: Path) -> Journal:
         """Open or create the journal, and recover what is outstanding; blocks for a moment.
 
-        :raises StoreError: another process has it open, or the file cannot be used.
+        :raises JournalInUse: another process has it open.
+        :raises StoreError: the file cannot be used.
         """
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,7 +84,7 @@ class Journal:
             _sync_folder(path)
         except BlockingIOError:
             os.close(descriptor)
-            raise StoreError(
+            raise JournalInUse(
                 f"journal {path}: another process uses it: give each instance a store.state_dir of its own"
             ) from None
         except OSError as error:

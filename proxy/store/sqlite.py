@@ -28,7 +28,7 @@ from proxy.model import (
 )
 from proxy.store import rows
 from proxy.store.connection import connect, fault_of, reading, writing
-from proxy.store.interface import LINK_KEPT_S, LinkSpent, TenantGone
+from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, StoreNotEmpty, TenantGone
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +86,12 @@ class SqliteStore:
     ) -> tuple[Tenant, Grant]:
         return await self._run(_connect, tenant, edit, link, at)
 
+    async def content(self) -> Content:
+        return await self._run(_content)
+
+    async def edit_content(self, edit: Callable[[Content], Content]) -> Content:
+        return await self._run(_edit_content, edit)
+
     async def add_link(self, link: Link) -> None:
         await self._run(_add_link, link)
 
@@ -98,6 +104,9 @@ class SqliteStore:
     async def take_flow(self, id: str, browser: str, at: float) -> Flow | None:  # noqa: A002 - the field's name
         return await self._run(_take_flow, id, browser, at)
 
+    async def edit_flows(self, edit: Callable[[Flow], Flow]) -> list[Flow]:
+        return await self._run(_edit_flows, edit)
+
     async def sweep(self, at: float) -> None:
         await self._run(_sweep, at)
 
@@ -106,6 +115,12 @@ class SqliteStore:
 
     async def set_key_check(self, sealed: Sealed, *, replacing: Sealed | None = None) -> None:
         await self._run(_set_key_check, sealed, replacing)
+
+    async def snapshot(self) -> Snapshot:
+        return await self._run(_snapshot)
+
+    async def fill(self, snapshot: Snapshot) -> None:
+        await self._run(_fill, snapshot)
 
     async def changed(self) -> bool:
         return await self._run(self._look)
@@ -237,6 +252,28 @@ def _connect(
     return tenant_after, grant_after
 
 
+def _content(db: Database) -> Content:
+    with reading(db):
+        return _read_content(db)
+
+
+def _read_content(db: Database) -> Content:
+    return Content(_read_tenants(db), _grants(db), _key_check(db))
+
+
+def _edit_content(db: Database, edit: Callable[[Content], Content]) -> Content:
+    with writing(db):
+        before = _read_content(db)
+        after = edit(before)
+        _write_tenants(db, before.tenants, rows.named(after.tenants))
+        for tenant in before.grants.keys() | after.grants.keys():
+            # The grant of a tenant that is gone went with it.
+            _write_grant(db, tenant, before.grants.get(tenant), after.grants.get(tenant))
+        if after.key_check is not None and after.key_check != before.key_check:
+            _put_key_check(db, after.key_check)
+        return _read_content(db)
+
+
 _PUT_GRANT = "INSERT OR REPLACE INTO grants ({}) VALUES ({})".format(  # noqa: S608 - names of ours
     ", ".join(rows.GRANT_COLUMNS), ", ".join(f":{column}" for column in rows.GRANT_COLUMNS)
 )
@@ -253,14 +290,20 @@ def _write_grant(db: Database, tenant: str, before: Grant | None, after: Grant |
     db.execute(_PUT_GRANT, rows.row_of_grant(after))
 
 
+_PUT_LINK = (
+    "INSERT INTO links (id, tenant, created_at, expires_at, used_at)"
+    " VALUES (:id, :tenant, :created_at, :expires_at, :used_at)"
+)
+_PUT_FLOW = (
+    "INSERT INTO flows (id, link, tenant, browser, verifier, created_at, expires_at)"
+    " VALUES (:id, :link, :tenant, :browser, :verifier, :created_at, :expires_at)"
+)
+
+
 def _add_link(db: Database, link: Link) -> None:
     with writing(db):
         _require_tenant(db, link.tenant)
-        db.execute(
-            "INSERT INTO links (id, tenant, created_at, expires_at, used_at)"
-            " VALUES (:id, :tenant, :created_at, :expires_at, :used_at)",
-            asdict(link),
-        )
+        db.execute(_PUT_LINK, asdict(link))
 
 
 def _link(db: Database, link: str) -> Link | None:
@@ -280,11 +323,7 @@ def _use_link(db: Database, link: str, at: float) -> None:
 def _add_flow(db: Database, flow: Flow) -> None:
     with writing(db):
         _require_tenant(db, flow.tenant)
-        db.execute(
-            "INSERT INTO flows (id, link, tenant, browser, verifier, created_at, expires_at)"
-            " VALUES (:id, :link, :tenant, :browser, :verifier, :created_at, :expires_at)",
-            asdict(flow),
-        )
+        db.execute(_PUT_FLOW, asdict(flow))
 
 
 def _take_flow(db: Database, flow: str, browser: str, at: float) -> Flow | None:
@@ -292,6 +331,15 @@ def _take_flow(db: Database, flow: str, browser: str, at: float) -> Flow | None:
     with writing(db):
         row = _row(db, statement, flow, browser, at)
     return rows.flow_of(row) if row else None
+
+
+def _edit_flows(db: Database, edit: Callable[[Flow], Flow]) -> list[Flow]:
+    with writing(db):
+        before = [rows.flow_of(row) for row in db.query("SELECT * FROM flows ORDER BY id")]
+        after = [edit(flow) for flow in before]
+        for flow in after:
+            db.execute("UPDATE flows SET verifier = ? WHERE id = ?", [flow.verifier, flow.id])
+    return after
 
 
 def _sweep(db: Database, at: float) -> None:
@@ -309,7 +357,34 @@ def _key_check(db: Database) -> Sealed | None:
 def _set_key_check(db: Database, sealed: Sealed, replacing: Sealed | None) -> None:
     with writing(db):
         if _key_check(db) == replacing:
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('key_check', ?)", [sealed])
+            _put_key_check(db, sealed)
+
+
+def _put_key_check(db: Database, sealed: Sealed) -> None:
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('key_check', ?)", [sealed])
+
+
+def _snapshot(db: Database) -> Snapshot:
+    with reading(db):
+        links = db.query("SELECT * FROM links ORDER BY id")
+        flows = db.query("SELECT * FROM flows ORDER BY id")
+        return Snapshot(_read_content(db), tuple(map(rows.link_of, links)), tuple(map(rows.flow_of, flows)))
+
+
+def _fill(db: Database, snapshot: Snapshot) -> None:
+    content = snapshot.content
+    with writing(db):
+        if _read_tenants(db) or _key_check(db) is not None:
+            raise StoreNotEmpty
+        _write_tenants(db, {}, rows.named(content.tenants))
+        for tenant, grant in content.grants.items():
+            _write_grant(db, tenant, None, grant)
+        for link in snapshot.links:
+            db.execute(_PUT_LINK, asdict(link))
+        for flow in snapshot.flows:
+            db.execute(_PUT_FLOW, asdict(flow))
+        if content.key_check is not None:
+            _put_key_check(db, content.key_check)
 
 
 def _ping(db: Database, path: Path, file: tuple[int, int]) -> None:

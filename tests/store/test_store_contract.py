@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from proxy.config.store_url import parse_store_url
 from proxy.errors import StoreUnavailable, TenantError
 from proxy.model import (
     Flow,
@@ -22,7 +23,16 @@ from proxy.model import (
     Sealed,
     Tenant,
 )
-from proxy.store import LINK_KEPT_S, LinkSpent, Store, TenantGone, open_store
+from proxy.store import (
+    LINK_KEPT_S,
+    Content,
+    LinkSpent,
+    Snapshot,
+    Store,
+    StoreNotEmpty,
+    TenantGone,
+    open_store,
+)
 
 NOW = 1_750_000_000.25
 
@@ -30,15 +40,21 @@ Opener = Callable[[], Awaitable[Store]]
 """Opens the same store once more, as another process would."""
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 async def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     opened: list[Store] = []
+    # Asked for by its name, so that a server is started only where one is tested.
+    text = (
+        f"sqlite:{tmp_path / 'proxy.db'}"
+        if request.param == "sqlite"
+        else request.getfixturevalue("database")
+    )
 
-    async def open_sqlite() -> Store:
-        opened.append(open_store(tmp_path / "proxy.db"))
+    async def open_it() -> Store:
+        opened.append(open_store(parse_store_url(text)))
         return opened[-1]
 
-    yield {"sqlite": open_sqlite}[request.param]
+    yield open_it
     for store in opened:
         await store.close()
 
@@ -408,6 +424,91 @@ async def test_a_sweep_deletes_only_what_is_over(store: Store, acme: Tenant) -> 
 
 
 # The store as a whole
+
+
+async def full(store: Store) -> Snapshot:
+    """A store that holds something of each kind, and what that is."""
+    tenants = await save(store, Tenant("acme", company="c1", hosts=("a.example",)), Tenant("beta"))
+    await store.edit_grant("acme", next_generation)
+    await store.add_link(link("link 2"))
+    await store.add_link(link())
+    await store.connect("acme", lambda tenant, _: (tenant, connected()), link="link", at=NOW)
+    await store.add_flow(flow())
+    await store.set_key_check(Sealed("check"))
+    return Snapshot(
+        Content(tenants, {"acme": connected()}, Sealed("check")),
+        (replace(link(), used_at=NOW), link("link 2")),
+        (flow(),),
+    )
+
+
+async def test_a_snapshot_holds_all_that_is_stored(store: Store) -> None:
+    """Nothing is left out, and taking one changes nothing."""
+    empty = Snapshot(Content({}, {}, None), (), ())
+    assert await store.snapshot() == empty
+    held = await full(store)
+    assert await store.snapshot() == held
+    assert await store.snapshot() == held
+
+
+async def test_an_empty_store_can_be_filled(store: Store, open_again: Opener) -> None:
+    """What a snapshot holds is there afterwards, to the last field, others are told, and it works once."""
+    held = Snapshot(
+        Content({"acme": Tenant("acme", hosts=("a.example",))}, {"acme": connected()}, Sealed("check")),
+        (replace(link(), used_at=NOW), link("link 2")),
+        (flow(),),
+    )
+    other = await open_again()
+    await store.fill(held)
+    assert await other.changed()
+    assert await other.snapshot() == held
+    with pytest.raises(StoreNotEmpty):
+        await store.fill(held)
+
+
+async def test_the_content_is_edited_at_once(store: Store, open_again: Opener) -> None:
+    """Tenants, grants and key check change together, for others to see, and a refusal changes nothing."""
+    other = await open_again()
+    before = (await full(store)).content
+    assert await other.changed()
+
+    def restore(found: Content) -> Content:
+        assert found == before
+        tenants = {"acme": Tenant("acme"), "gamma": Tenant("gamma", hosts=("a.example",))}
+        return Content(tenants, {"gamma": connected("gamma")}, Sealed("other"))
+
+    after = await store.edit_content(restore)
+
+    assert after == restore(before) == await other.content()
+    assert await other.changed()
+    with pytest.raises(RefusedError):
+        await store.edit_content(refuse)
+    assert await store.content() == after
+
+
+async def test_flows_get_the_verifiers_that_an_edit_gives_them(store: Store, acme: Tenant) -> None:
+    """Nothing but the verifier changes."""
+    for name in ("one", "two"):
+        await store.add_flow(flow(name))
+    after = await store.edit_flows(lambda found: replace(found, verifier=Sealed(f"anew {found.id}")))
+    assert after == [replace(flow(name), verifier=Sealed(f"anew {name}")) for name in ("one", "two")]
+    assert await store.take_flow("two", "browser", NOW) == after[1]
+
+
+async def test_a_fill_that_fails_writes_nothing(store: Store) -> None:
+    """A snapshot that contradicts itself leaves the store empty."""
+    broken = Content({"acme": Tenant("acme")}, {"acme": connected("beta")}, Sealed("check"))
+    with pytest.raises(ValueError, match="cannot be stored"):
+        await store.fill(Snapshot(broken, (link(),), ()))
+    assert await store.snapshot() == Snapshot(Content({}, {}, None), (), ())
+
+
+async def test_a_store_that_holds_a_tenant_is_not_filled(store: Store, acme: Tenant) -> None:
+    """Filling never mixes, and a refusal writes nothing."""
+    held = Snapshot(Content({"beta": Tenant("beta")}, {}, Sealed("check")), (), ())
+    with pytest.raises(StoreNotEmpty):
+        await store.fill(held)
+    assert await store.snapshot() == Snapshot(Content({"acme": acme}, {}, None), (), ())
 
 
 async def test_the_key_check_is_set_once(store: Store, open_again: Opener) -> None:

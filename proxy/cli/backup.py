@@ -1,0 +1,83 @@
+"""``backup`` and ``restore``."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from proxy import backup as files
+from proxy import listing
+from proxy.backup import Restored
+from proxy.cli.inputs import config_option, load_settings, open_ring, with_store
+from proxy.config import Settings
+from proxy.errors import UsageError
+from proxy.store import Content, ServeLock, Store
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@config_option
+def backup(file: Path, config_path: Path | None) -> None:
+    """Write all tenants and grants to FILE, as of one moment, beside a running proxy.
+
+    Tokens are in it as they are stored: sealed. Keep the key ring apart from it. An existing FILE is replaced
+    when the new one is complete.
+    """
+
+    async def work(store: Store, settings: Settings) -> Content:
+        vault = open_ring(settings)
+        content, at = await store.content(), time.time()
+        if content.key_check is not None:
+            vault.verify_check(content.key_check)
+        files.save(file, files.written(content, vault, at=at))
+        return content
+
+    saved = with_store(config_path, work)
+    click.echo(f"Wrote {len(saved.tenants)} tenants and {len(saved.grants)} grants to {file}.")
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--yes", is_flag=True, help="Replace the tenants that the store has.")
+@config_option
+def restore(file: Path, config_path: Path | None, *, yes: bool) -> None:
+    """Replace all tenants and grants by those in FILE, while no proxy runs.
+
+    The whole file is checked first. Grants that are newer in the store than in FILE stay. The others are
+    `unverified` until the running proxy has refreshed them once: Pleo may have ended their tokens since.
+    """
+    settings = load_settings(config_path)
+
+    async def work(store: Store, settings: Settings) -> tuple[Restored, float]:
+        vault = open_ring(settings)
+        saved, made_at = files.read(files.load(file), vault)
+        made: list[Restored] = []
+
+        def edit(stored: Content) -> Content:
+            if stored.key_check is not None:
+                vault.verify_check(stored.key_check)
+            if (stored.tenants or stored.grants) and not yes:
+                raise UsageError(
+                    f"the store holds {len(stored.tenants)} tenants; to replace them by the "
+                    f"{len(saved.tenants)} of {file}, add --yes"
+                )
+            made.append(files.restored(stored, saved, vault))
+            return made[-1].content
+
+        await store.edit_content(edit)
+        return made[-1], made_at
+
+    with ExitStack() as stack:
+        if settings.store.url.path is not None:
+            stack.enter_context(ServeLock.acquire(settings.store.url.path))
+        elif not yes:
+            raise UsageError("make sure that no proxy uses this store, then add --yes")
+        done, made_at = with_store(config_path, work)
+    click.echo(f"Restored {len(done.content.tenants)} tenants as of {listing.instant(made_at)}.")
+    click.echo(f"Kept {len(done.kept)} grants that are as new in the store, or newer.")
+    click.echo(f"Restored {len(done.unverified)} grants, to be verified by their first refresh.")

@@ -1,0 +1,503 @@
+"""The store in a PostgreSQL database: the statements, and the one thread on which all of them run.
+
+Several instances on several machines may share it. What is read for a change is locked before: a tenant's row
+stands for its grant too, which may not exist yet, and one lock stands for all tenants and routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import astuple
+from itertools import groupby
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import asyncpg
+
+from proxy.config.store_url import StoreUrl
+from proxy.errors import StoreUnavailable, TenantError
+from proxy.model import (
+    Flow,
+    Grant,
+    Link,
+    Sealed,
+    Tenant,
+)
+from proxy.store import rows
+from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, StoreNotEmpty, TenantGone
+from proxy.store.loop_thread import LoopThread
+from proxy.store.postgres_connection import (
+    FAILURES,
+    TENANTS_LOCK,
+    Connection,
+    Connections,
+    fault_of,
+    is_defect,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class PostgresStore:
+    """See :class:`proxy.store.Store`. Made by :meth:`open`; to be closed by who opened it."""
+
+    def __init__(self, thread: LoopThread, connections: Connections) -> None:
+        self._thread = thread
+        self._connections = connections
+        self._under_way: set[asyncio.Task[Any]] = set()
+        """What runs on the thread; looked at there only."""
+        self._closing = False
+
+    @classmethod
+    def open(cls, url: StoreUrl, *, create: bool = True) -> PostgresStore:
+        """Open or create the store; blocks until it is ready, at most half a minute.
+
+        :raises StoreMissingError: the database is empty, and ``create`` is not set.
+        :raises StoreError: in one line, with the URL less its password, what is wrong, and the remedy.
+        """
+        thread = LoopThread("store")
+        try:
+            return cls(thread, thread.submit(Connections.open(url, create=create)).result())
+        except BaseException:
+            thread.stop()
+            raise
+
+    async def tenants(self) -> dict[str, Tenant]:
+        return await self._run(_tenants)
+
+    async def edit_tenants(
+        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+    ) -> dict[str, Tenant]:
+        return await self._run(_edit_tenants, edit)
+
+    async def grants(self) -> dict[str, Grant]:
+        return await self._run(_grants)
+
+    async def grant(self, tenant: str) -> Grant | None:
+        return await self._run(_grant, tenant)
+
+    async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
+        return await self._run(_edit_grant, tenant, edit)
+
+    async def connect(
+        self,
+        tenant: str,
+        edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]],
+        *,
+        link: str,
+        at: float,
+    ) -> tuple[Tenant, Grant]:
+        return await self._run(_connect, tenant, edit, link, at)
+
+    async def content(self) -> Content:
+        return await self._run(_content)
+
+    async def edit_content(self, edit: Callable[[Content], Content]) -> Content:
+        return await self._run(_edit_content, edit)
+
+    async def add_link(self, link: Link) -> None:
+        await self._run(_add_link, link)
+
+    async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
+        return await self._run(_link, id)
+
+    async def add_flow(self, flow: Flow) -> None:
+        await self._run(_add_flow, flow)
+
+    async def take_flow(self, id: str, browser: str, at: float) -> Flow | None:  # noqa: A002 - the field's name
+        return await self._run(_take_flow, id, browser, at)
+
+    async def edit_flows(self, edit: Callable[[Flow], Flow]) -> list[Flow]:
+        return await self._run(_edit_flows, edit)
+
+    async def sweep(self, at: float) -> None:
+        await self._run(_sweep, at)
+
+    async def key_check(self) -> Sealed | None:
+        return await self._run(_key_check)
+
+    async def set_key_check(self, sealed: Sealed, *, replacing: Sealed | None = None) -> None:
+        await self._run(_set_key_check, sealed, replacing)
+
+    async def snapshot(self) -> Snapshot:
+        return await self._run(_snapshot)
+
+    async def fill(self, snapshot: Snapshot) -> None:
+        await self._run(_fill, snapshot)
+
+    async def changed(self) -> bool:
+        return await self._run(Connections.changed)
+
+    async def ping(self) -> None:
+        await self._run(_ping)
+
+    async def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        done = self._thread.submit(self._close())
+        done.add_done_callback(lambda _: self._thread.stop())
+        await asyncio.shield(asyncio.wrap_future(done))
+
+    async def _close(self) -> None:
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._connections.close()
+
+    async def _run(
+        self, job: Callable[Concatenate[Connections, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``job`` on the store's thread, to its end even if who waits for it is cancelled."""
+        if self._closing:
+            raise StoreUnavailable("The store is closed")
+
+        async def guarded() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            self._under_way.add(task)
+            try:
+                return await job(self._connections, *args, **kwargs)
+            except FAILURES as error:
+                if is_defect(error):
+                    raise
+                raise StoreUnavailable(f"The store failed: {fault_of(error)[0]}") from None
+            finally:
+                self._under_way.discard(task)
+
+        # Without the shield, cancelling who waits would cancel the job.
+        future = asyncio.wrap_future(self._thread.submit(guarded()))
+        # Who waited may have left: the loop then need not complain that nobody looked at a failure.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(future)
+
+
+@asynccontextmanager
+async def _writing(db: Connections) -> AsyncIterator[Connection]:
+    """A transaction that sees, statement by statement, what others have committed: locks come first."""
+    async with db.connection() as conn, conn.transaction():
+        yield conn
+
+
+@asynccontextmanager
+async def _reading(db: Connections) -> AsyncIterator[Connection]:
+    """A transaction whose statements all see the same moment."""
+    async with db.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        yield conn
+
+
+async def _tenants(db: Connections) -> dict[str, Tenant]:
+    async with _reading(db) as conn:
+        return await _read_tenants(conn)
+
+
+async def _read_tenants(conn: Connection) -> dict[str, Tenant]:
+    all_routes = await _rows(conn, "SELECT * FROM routes ORDER BY tenant, kind, position")
+    routes = {name: list(group) for name, group in groupby(all_routes, key=lambda row: str(row["tenant"]))}
+    return {
+        row["name"]: rows.tenant_of(row, routes.get(row["name"], ()))
+        for row in await _rows(conn, "SELECT * FROM tenants ORDER BY name")
+    }
+
+
+async def _lock_tenants(conn: Connection) -> None:
+    """Until the end of the transaction nobody else adds, removes or edits tenants and routes.
+
+    Locks of rows would not do: two edits could each add a tenant that the other does not see. Whatever
+    changes many rows takes this lock too, since two that meet rows in another order wait for each other.
+    """
+    await conn.execute("SELECT pg_advisory_xact_lock($1)", TENANTS_LOCK)
+
+
+async def _edit_tenants(
+    db: Connections, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+) -> dict[str, Tenant]:
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        before = await _read_tenants(conn)
+        after = rows.named(edit(dict(before)))
+        if after != before:
+            await _write_tenants(conn, before, after)
+            await db.tell(conn)
+    return after
+
+
+async def _write_tenants(conn: Connection, before: Mapping[str, Tenant], after: Mapping[str, Tenant]) -> None:
+    """Write the difference; what goes goes first, so that a route may move from one tenant to another."""
+    await conn.execute("DELETE FROM tenants WHERE name = ANY($1)", sorted(before.keys() - after.keys()))
+    changed = [tenant for name, tenant in after.items() if before.get(name) != tenant]
+    await conn.execute("DELETE FROM routes WHERE tenant = ANY($1)", [tenant.name for tenant in changed])
+    for tenant in changed:
+        row = rows.row_of_tenant(tenant)
+        await conn.execute(
+            "INSERT INTO tenants (name, company, enabled, preset) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (name) DO UPDATE"
+            " SET company = EXCLUDED.company, enabled = EXCLUDED.enabled, preset = EXCLUDED.preset",
+            row["name"],
+            row["company"],
+            bool(row["enabled"]),
+            row["preset"],
+        )
+        for route in rows.routes_of(tenant):
+            await _add_route(conn, tenant.name, *route)
+
+
+async def _add_route(conn: Connection, tenant: str, kind: str, value: str, position: int) -> None:
+    try:
+        await conn.execute(
+            "INSERT INTO routes (tenant, kind, value, position) VALUES ($1, $2, $3, $4)",
+            tenant,
+            kind,
+            value,
+            position,
+        )
+    except asyncpg.UniqueViolationError:
+        what = "a legacy key" if kind == "legacy_key" else f"{kind} {value}"
+        raise TenantError(f"tenant {tenant}: {what} is claimed twice: leave it to one tenant") from None
+
+
+async def _grants(db: Connections) -> dict[str, Grant]:
+    async with db.connection() as conn:
+        return await _read_grants(conn)
+
+
+async def _read_grants(conn: Connection) -> dict[str, Grant]:
+    found = await _rows(conn, "SELECT * FROM grants ORDER BY tenant")
+    return {row["tenant"]: rows.grant_of(row) for row in found}
+
+
+async def _grant(db: Connections, tenant: str) -> Grant | None:
+    async with db.connection() as conn:
+        return await _read_grant(conn, tenant)
+
+
+async def _read_grant(conn: Connection, tenant: str) -> Grant | None:
+    row = await _row(conn, "SELECT * FROM grants WHERE tenant = $1", tenant)
+    return rows.grant_of(row) if row else None
+
+
+async def _edit_grant(
+    db: Connections, tenant: str, edit: Callable[[Grant | None], Grant | None]
+) -> Grant | None:
+    async with _writing(db) as conn:
+        await _hold_tenant(conn, tenant)
+        # A statement of its own: joined to the one that waits for the lock, it would show the grant as it was
+        # before the wait.
+        before = await _read_grant(conn, tenant)
+        after = edit(before)
+        if after != before:
+            await _write_grant(conn, tenant, after)
+            await db.tell(conn)
+    return after
+
+
+async def _connect(
+    db: Connections,
+    tenant: str,
+    edit: Callable[[Tenant, Grant | None], tuple[Tenant, Grant]],
+    link: str,
+    at: float,
+) -> tuple[Tenant, Grant]:
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        row = await _hold_tenant(conn, tenant)
+        await _use_link(conn, link, at)
+        routes = await _rows(conn, "SELECT * FROM routes WHERE tenant = $1 ORDER BY kind, position", tenant)
+        tenant_before, grant_before = rows.tenant_of(row, routes), await _read_grant(conn, tenant)
+        tenant_after, grant_after = edit(tenant_before, grant_before)
+        await _write_tenants(conn, {tenant: tenant_before}, rows.named({tenant: tenant_after}))
+        await _write_grant(conn, tenant, grant_after)
+        await db.tell(conn)
+    return tenant_after, grant_after
+
+
+async def _content(db: Connections) -> Content:
+    async with _reading(db) as conn:
+        return await _read_content(conn)
+
+
+async def _read_content(conn: Connection) -> Content:
+    return Content(await _read_tenants(conn), await _read_grants(conn), await _read_key_check(conn))
+
+
+async def _edit_content(db: Connections, edit: Callable[[Content], Content]) -> Content:
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        # And each grant. In one order, though nobody else takes more than one of these locks.
+        await conn.execute("SELECT FROM tenants ORDER BY name FOR UPDATE")
+        before = await _read_content(conn)
+        after = edit(before)
+        await _write_tenants(conn, before.tenants, rows.named(after.tenants))
+        for tenant in before.grants.keys() | after.grants.keys():
+            # The grant of a tenant that is gone went with it.
+            if before.grants.get(tenant) != after.grants.get(tenant):
+                await _write_grant(conn, tenant, after.grants.get(tenant))
+        if after.key_check is not None and after.key_check != before.key_check:
+            await _put_key_check(conn, after.key_check)
+        await db.tell(conn)
+        return await _read_content(conn)
+
+
+_PUT_GRANT = "INSERT INTO grants ({}) VALUES ({}) ON CONFLICT (tenant) DO UPDATE SET {}".format(  # noqa: S608 - names of ours
+    ", ".join(rows.GRANT_COLUMNS),
+    ", ".join(f"${number}" for number, _ in enumerate(rows.GRANT_COLUMNS, 1)),
+    ", ".join(f"{column} = EXCLUDED.{column}" for column in rows.GRANT_COLUMNS),
+)
+
+
+async def _write_grant(conn: Connection, tenant: str, after: Grant | None) -> None:
+    if after is None:
+        await conn.execute("DELETE FROM grants WHERE tenant = $1", tenant)
+        return
+    if after.tenant != tenant:
+        raise ValueError(f"the grant of tenant {after.tenant} cannot be stored for tenant {tenant}")
+    row = rows.row_of_grant(after)
+    await conn.execute(_PUT_GRANT, *(row[column] for column in rows.GRANT_COLUMNS))
+
+
+_PUT_LINK = "INSERT INTO links (id, tenant, created_at, expires_at, used_at) VALUES ($1, $2, $3, $4, $5)"
+_PUT_FLOW = (
+    "INSERT INTO flows (id, link, tenant, browser, verifier, created_at, expires_at)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7)"
+)
+
+
+async def _add_link(db: Connections, link: Link) -> None:
+    async with _writing(db) as conn:
+        await _keep_tenant(conn, link.tenant)
+        await conn.execute(_PUT_LINK, *astuple(link))
+        await db.tell(conn)
+
+
+async def _link(db: Connections, link: str) -> Link | None:
+    async with db.connection() as conn:
+        row = await _row(conn, "SELECT * FROM links WHERE id = $1", link)
+    return rows.link_of(row) if row else None
+
+
+async def _use_link(conn: Connection, link: str, at: float) -> None:
+    used = await conn.execute(
+        "UPDATE links SET used_at = $2 WHERE id = $1 AND used_at IS NULL AND expires_at > $2", link, at
+    )
+    if used != "UPDATE 1":
+        raise LinkSpent
+
+
+async def _add_flow(db: Connections, flow: Flow) -> None:
+    async with _writing(db) as conn:
+        await _keep_tenant(conn, flow.tenant)
+        await conn.execute(_PUT_FLOW, *astuple(flow))
+        await db.tell(conn)
+
+
+async def _take_flow(db: Connections, flow: str, browser: str, at: float) -> Flow | None:
+    statement = "DELETE FROM flows WHERE id = $1 AND browser = $2 AND expires_at > $3 RETURNING *"
+    async with _writing(db) as conn:
+        row = await _row(conn, statement, flow, browser, at)
+        if row:
+            await db.tell(conn)
+    return rows.flow_of(row) if row else None
+
+
+async def _edit_flows(db: Connections, edit: Callable[[Flow], Flow]) -> list[Flow]:
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        found = await _rows(conn, "SELECT * FROM flows ORDER BY id FOR UPDATE")
+        before = [rows.flow_of(row) for row in found]
+        after = [edit(flow) for flow in before]
+        for flow in after:
+            await conn.execute("UPDATE flows SET verifier = $1 WHERE id = $2", flow.verifier, flow.id)
+        if after != before:
+            await db.tell(conn)
+    return after
+
+
+async def _sweep(db: Connections, at: float) -> None:
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        flows = await conn.execute("DELETE FROM flows WHERE expires_at <= $1", at)
+        links = await conn.execute("DELETE FROM links WHERE expires_at <= $1", at - LINK_KEPT_S)
+        if (flows, links) != ("DELETE 0", "DELETE 0"):
+            await db.tell(conn)
+
+
+async def _key_check(db: Connections) -> Sealed | None:
+    async with db.connection() as conn:
+        return await _read_key_check(conn)
+
+
+async def _read_key_check(conn: Connection) -> Sealed | None:
+    value = await conn.fetchval("SELECT value FROM meta WHERE key = 'key_check'")
+    return Sealed(value) if value is not None else None
+
+
+async def _set_key_check(db: Connections, sealed: Sealed, replacing: Sealed | None) -> None:
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        if await _read_key_check(conn) == replacing:
+            await _put_key_check(conn, sealed)
+            await db.tell(conn)
+
+
+async def _put_key_check(conn: Connection, sealed: Sealed) -> None:
+    await conn.execute(
+        "INSERT INTO meta (key, value) VALUES ('key_check', $1)"
+        " ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value",
+        sealed,
+    )
+
+
+async def _snapshot(db: Connections) -> Snapshot:
+    async with _reading(db) as conn:
+        links = await _rows(conn, "SELECT * FROM links ORDER BY id")
+        flows = await _rows(conn, "SELECT * FROM flows ORDER BY id")
+        content = await _read_content(conn)
+    return Snapshot(content, tuple(map(rows.link_of, links)), tuple(map(rows.flow_of, flows)))
+
+
+async def _fill(db: Connections, snapshot: Snapshot) -> None:
+    content = snapshot.content
+    async with _writing(db) as conn:
+        await _lock_tenants(conn)
+        if await conn.fetchval("SELECT EXISTS (SELECT FROM tenants) OR EXISTS (SELECT FROM meta)"):
+            raise StoreNotEmpty
+        await _write_tenants(conn, {}, rows.named(content.tenants))
+        for tenant, grant in content.grants.items():
+            await _write_grant(conn, tenant, grant)
+        for link in snapshot.links:
+            await conn.execute(_PUT_LINK, *astuple(link))
+        for flow in snapshot.flows:
+            await conn.execute(_PUT_FLOW, *astuple(flow))
+        if content.key_check is not None:
+            await _put_key_check(conn, content.key_check)
+        await db.tell(conn)
+
+
+async def _ping(db: Connections) -> None:
+    """Fails where a commit would, save on a full disk."""
+    async with db.connection() as conn:
+        if await conn.fetchval("SELECT current_setting('transaction_read_only')") == "on":
+            raise StoreUnavailable("The store failed: the server takes no writes; it may be a standby")
+
+
+async def _hold_tenant(conn: Connection, tenant: str) -> rows.Row:
+    """The tenant's row, and with it its grant, for this transaction alone."""
+    row = await _row(conn, "SELECT * FROM tenants WHERE name = $1 FOR UPDATE", tenant)
+    if row is None:
+        raise TenantGone(tenant)
+    return row
+
+
+async def _keep_tenant(conn: Connection, tenant: str) -> None:
+    """The tenant is there, and stays there until the end of the transaction."""
+    if await _row(conn, "SELECT name FROM tenants WHERE name = $1 FOR KEY SHARE", tenant) is None:
+        raise TenantGone(tenant)
+
+
+async def _rows(conn: Connection, statement: str, *values: object) -> list[rows.Row]:
+    return [dict(row) for row in await conn.fetch(statement, *values)]
+
+
+async def _row(conn: Connection, statement: str, *values: object) -> rows.Row | None:
+    row = await conn.fetchrow(statement, *values)
+    return dict(row) if row is not None else None

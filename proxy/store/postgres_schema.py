@@ -1,0 +1,86 @@
+"""The tables in PostgreSQL, as steps that each lead from one version of the store to the next.
+
+They hold what :mod:`proxy.store.schema` has for SQLite, under the same names. A step that was released is
+never changed; the next one is added below it. Each is applied in one transaction with its record. Columns
+that rows are found or ordered by have the collation "C": names come in one order on every server.
+"""
+
+from __future__ import annotations
+
+STEPS_TABLE = "pleo_proxy_steps"
+"""Which steps were applied. By this table a database is known to be a store."""
+
+CREATE_STEPS_TABLE = f"""
+    CREATE TABLE IF NOT EXISTS {STEPS_TABLE} (
+        name TEXT COLLATE "C" PRIMARY KEY,
+        applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+    )
+"""
+
+# Every refresh leaves the row with the replaced tokens dead. Vacuuming early, and not after a share of the
+# table, takes them out of the file; until then they are there, sealed.
+_INITIAL = """
+    CREATE TABLE tenants (
+        name TEXT COLLATE "C" PRIMARY KEY,
+        company TEXT,
+        enabled BOOLEAN NOT NULL,
+        preset TEXT NOT NULL
+    );
+
+    CREATE TABLE routes (
+        tenant TEXT COLLATE "C" NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+        kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('host', 'network', 'legacy_key')),
+        value TEXT COLLATE "C" NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (tenant, kind, value)
+    );
+    CREATE UNIQUE INDEX routes_claimed_once ON routes (kind, value) WHERE kind IN ('host', 'legacy_key');
+
+    CREATE TABLE grants (
+        tenant TEXT COLLATE "C" PRIMARY KEY REFERENCES tenants (name) ON DELETE CASCADE,
+        state TEXT NOT NULL,
+        generation BIGINT NOT NULL,
+        company TEXT,
+        scopes TEXT NOT NULL,
+        access TEXT,
+        refresh TEXT,
+        issued_at DOUBLE PRECISION,
+        access_expires_at DOUBLE PRECISION,
+        refresh_expires_at DOUBLE PRECISION,
+        last_refreshed_at DOUBLE PRECISION,
+        last_outcome TEXT,
+        attempted_at DOUBLE PRECISION,
+        lease_owner TEXT,
+        lease_until DOUBLE PRECISION,
+        refresh_asked_at DOUBLE PRECISION,
+        answer_lost BOOLEAN NOT NULL DEFAULT FALSE
+    ) WITH (autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
+
+    CREATE TABLE links (
+        id TEXT COLLATE "C" PRIMARY KEY,
+        tenant TEXT COLLATE "C" NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+        created_at DOUBLE PRECISION NOT NULL,
+        expires_at DOUBLE PRECISION NOT NULL,
+        used_at DOUBLE PRECISION
+    );
+    CREATE INDEX links_of_tenant ON links (tenant);
+
+    CREATE TABLE flows (
+        id TEXT COLLATE "C" PRIMARY KEY,
+        link TEXT NOT NULL,
+        tenant TEXT COLLATE "C" NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+        browser TEXT NOT NULL,
+        verifier TEXT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL,
+        expires_at DOUBLE PRECISION NOT NULL
+    );
+    CREATE INDEX flows_of_tenant ON flows (tenant);
+
+    CREATE TABLE meta (
+        key TEXT COLLATE "C" PRIMARY KEY,
+        value TEXT NOT NULL
+    );
+"""
+
+STEPS = {"m001_initial": _INITIAL}
+"""Statements by the step's name, in the order in which they are applied."""
