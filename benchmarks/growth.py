@@ -138,10 +138,8 @@ def main() -> None:
             rows = [measure(bench, count) for count in COUNTS]
         (Path(name) / "refreshing").mkdir()
         rate, cost_us = asyncio.run(refreshes_per_second(Path(name) / "refreshing"))
-    click.echo(
-        "| tenants | start | memory, idle | memory, each called | CPU of a request | reading all grants | database |"
-    )
-    click.echo("|---|---|---|---|---|---|---|")
+    heads = "tenants, start, memory idle, memory once called, CPU of a request, reading all grants, database"
+    click.echo(f"| {heads.replace(', ', ' | ')} |\n|{'---|' * 7}")
     for row in rows:
         click.echo(
             f"| {row.tenants:,} | {row.start_s:.1f} s | {row.memory_mb:.0f} MB | {row.called_mb:.0f} MB "
