@@ -136,7 +136,7 @@ class App:
         )
         self._set_tenants(await store.tenants())
         self._metrics = metrics
-        metrics.watch(self.tokens.states, self._under_way)
+        metrics.watch(self.tokens.states, self._under_way, self.tokens.seconds_left)
 
         authorize = Authorize(
             store,
@@ -224,6 +224,8 @@ class App:
                 if monotonic() >= next_housekeeping:
                     next_housekeeping = monotonic() + _HOUSEKEEPING_S
                     await self.store.sweep(self._clock())
+                    if self._worker in (None, 0):
+                        self.tokens.warn_of_ends()
             except StoreUnavailable as error:
                 self._store_fails(error)
             except Exception as error:  # noqa: BLE001 - the watch must go on whatever one round of it met

@@ -208,6 +208,20 @@ class GrantNeedsReauth(Fact):
 
 
 @dataclass(slots=True)
+class GrantEndsSoon(Fact):
+    """A grant's refresh token comes to its end, since refreshing it has not worked for weeks."""
+
+    event: ClassVar[str] = "grant.ends_soon"
+    level: ClassVar[Level] = "warning"
+    tenant: str
+    generation: int
+    days_left: int
+    """Whole days until the known or assumed end; then a person must consent again."""
+    last_outcome: Outcome | None
+    """Of the last refresh."""
+
+
+@dataclass(slots=True)
 class GrantRevoked(Fact):
     """A request that Pleo accepted revoked every token of the tenant."""
 

@@ -19,6 +19,7 @@ from proxy import lifecycle, pairs
 from proxy.errors import NeedsReauth, ProviderUnavailable, Refusal, SealedValueRefused, StoreUnavailable
 from proxy.facts import (
     Emit,
+    GrantEndsSoon,
     GrantNeedsReauth,
     GrantRevoked,
     Refreshed,
@@ -41,6 +42,8 @@ from proxy.refresher import Refresher, Refreshing
 from proxy.store import Store
 from proxy.vault import SealedValueError, Vault
 
+DAY_S = 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class RefreshRules:
@@ -53,6 +56,8 @@ class RefreshRules:
     backoff_s: float
     backoff_max_s: float
     client_rejected_pause_s: float
+    warn_s: float = 14 * DAY_S
+    """How long before the end of a refresh token an operator is warned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class _Live:
     """When a refresh forced by a 401 brought this token."""
     task: asyncio.Task[None] | None = None
     waiters: int = 0
+    warned_of: float = math.inf
+    """Days left when the operator was last warned that these tokens end."""
     failures: int = 0
     retry_at: float = 0.0
     failed_with: type[Refusal] = ProviderUnavailable
@@ -284,6 +291,21 @@ class Tokens:
             if self._live.get(tenant) is held and (held is None or held.task is None):
                 self._behind.discard(tenant)
                 self._follow(tenant, stored)
+
+    def seconds_left(self) -> float | None:
+        """Until the first refresh token ends, known or assumed; ``None`` where there is none."""
+        ends = [live.grant.refresh_expires_at for live in self._live.values()]
+        known = [end for end in ends if end is not None]
+        return min(known) - self.clock() if known else None
+
+    def warn_of_ends(self) -> None:
+        """Say, once a day for each, which grants come to their end (invariant 8)."""
+        now = self.clock()
+        for tenant, live in self._live.items():
+            left_s = (live.grant.refresh_expires_at or math.inf) - now
+            if left_s < self.rules.warn_s and (days := max(0, int(left_s // DAY_S))) < live.warned_of:
+                live.warned_of = days
+                self.emit(GrantEndsSoon(tenant, live.grant.generation, days, live.grant.last_outcome))
 
     @property
     def refreshes_under_way(self) -> int:

@@ -113,6 +113,7 @@ def refresh_rules(settings: Settings) -> RefreshRules:
         backoff_s=refresh.backoff_s,
         backoff_max_s=refresh.backoff_max_s,
         client_rejected_pause_s=refresh.client_rejected_pause_s,
+        warn_s=refresh.warn_days * _DAY_S,
     )
 
 

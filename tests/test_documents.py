@@ -38,11 +38,13 @@ from proxy.model import Secret
 from proxy.sandbox import COMPANIES, Sandbox
 from proxy.tenants import hash_legacy_key
 from proxy.tokens import Tokens
+from tests import lifecycle_page
 from tests.command import subcommands
 from tests.harness import Proxy, running_proxy
 from tests.test_house_rules import FACTS, NAMES, ROOT, all_commands, checks_in
 
 README = ROOT / "README.md"
+LIFECYCLE = ROOT / "docs" / "lifecycle.md"
 COMMANDS = ROOT / "docs" / "commands.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 ANEW = "make it anew with `.venv/bin/python -m tests.test_documents`"
@@ -439,6 +441,11 @@ def test_the_image_is_built_from_what_there_is() -> None:
     assert re.search(r'^ENTRYPOINT \["pleo-proxy"\]$', dockerfile, re.MULTILINE)
 
 
+def test_the_lifecycle_page_is_up_to_date() -> None:
+    """``docs/lifecycle.md`` shows what the rules make of every state."""
+    assert LIFECYCLE.read_text() == lifecycle_page.render(), ANEW
+
+
 def test_the_tenants_example_is_what_the_handbook_points_to() -> None:
     """The example of ``tenants apply`` loads."""
     example = ROOT / "config" / "tenants.example.toml"
@@ -449,6 +456,7 @@ def main() -> None:
     """Make all generated parts anew."""
     README.write_text(with_generated(README.read_text()))
     COMMANDS.write_text(render_commands())
+    LIFECYCLE.write_text(lifecycle_page.render())
     (ROOT / "docs" / "configuration.md").write_text(reference())
 
 

@@ -494,7 +494,7 @@ def test_an_events_fields_are_documented(event: str) -> None:
 def exposed_metrics() -> dict[str, tuple[str, set[str]]]:
     """Every metric as a scrape shows it: name, type, labels."""
     metrics = Metrics()
-    metrics.watch(lambda: {"connected": 1}, lambda: {"requests": 0})
+    metrics.watch(lambda: {"connected": 1}, lambda: {"requests": 0}, lambda: 1.0)
     request = RequestFinished("1", "acme", "GET", "/", 200, "answered", 200, 1, 1, False, 1, 0, 0, "::1")
     for fact in (
         request,

@@ -160,7 +160,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
     """Grants by state and what is under way are as of now, with the build's version beside them."""
     metrics = Metrics()
     states = {"connected": 1}
-    metrics.watch(lambda: states, lambda: {"requests": 4})
+    metrics.watch(lambda: states, lambda: {"requests": 4}, lambda: 1.0)
     assert samples(metrics)["pleo_proxy_grants{state=connected}"] == 1
     states["connected"] = 5
     found = samples(metrics)

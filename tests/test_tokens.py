@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -424,3 +425,21 @@ async def test_restored_grants_do_not_all_come_at_once(pleo: Sandbox, tmp_path: 
         await until(lambda: proxy.lines("token.refreshed"))
         assert proxy.lines("token.refresh_started")[0]["reason"] == "restored"
         assert proxy.app.tokens.states()["connected"] == 1
+
+
+async def test_an_operator_is_warned_before_a_grant_ends(proxy: Proxy) -> None:
+    """Days before a refresh token's end the log says so, once a day, and the metric counts down."""
+    proxy.pleo.token_faults.append(TokenFault("status", status=503, times=None))
+    tokens = proxy.app.tokens
+    tokens.warn_of_ends()
+    assert not proxy.lines("grant.ends_soon")
+    proxy.pleo.advance(46.5 * 86400)
+    for _ in range(3):
+        tokens.warn_of_ends()
+    proxy.pleo.advance(86400)
+    tokens.warn_of_ends()
+    told = [line["days_left"] for line in proxy.lines("grant.ends_soon") if line["tenant"] == "acme"]
+    assert told == [13, 12]
+    rendered = proxy.metrics.render().decode()
+    (left,) = re.findall(r"^pleo_proxy_refresh_token_left_seconds (\S+)$", rendered, re.MULTILINE)
+    assert 12 * 86400 < float(left) < 13 * 86400

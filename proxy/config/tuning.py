@@ -54,6 +54,11 @@ class Refresh(Section):
     refresh_lifetime_days: Days = Field(
         default=60.0, description="Assumed life of a refresh token, as Pleo states for the least."
     )
+    warn_days: Days = Field(
+        default=14.0,
+        description="From so many days before the end of a refresh token on, the log warns once a day. A "
+        "grant that is refreshed never comes so close.",
+    )
     keep_alive: Fraction = Field(
         default=0.5,
         description="An idle grant is refreshed after this fraction of the refresh token's life. At one "

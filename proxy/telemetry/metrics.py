@@ -35,6 +35,7 @@ _THROTTLED = "pleo_proxy_upstream_throttled"
 _SECONDS = "pleo_proxy_request_duration_seconds"
 _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
 _UNDER_WAY = "pleo_proxy_under_way"
+_LEFT = "pleo_proxy_refresh_token_left_seconds"
 
 _COUNTERS = {
     _REQUESTS: (
@@ -93,9 +94,9 @@ class Metrics:
         }
         self._throttled = {status: self._tally.index(_THROTTLED, str(status)) for status in THROTTLING}
 
-    def watch(self, grants: Gauges, under_way: Gauges) -> None:
+    def watch(self, grants: Gauges, under_way: Gauges, seconds_left: Callable[[], float | None]) -> None:
         """Add what is read at each scrape."""
-        self._registry.register(_Watched(grants, lambda: self._under_way_of_all(under_way())))
+        self._registry.register(_Watched(grants, lambda: self._under_way_of_all(under_way()), seconds_left))
 
     def note_under_way(self, under_way: Mapping[str, float]) -> None:
         """Leave for another process's scrape what is under way here."""
@@ -206,7 +207,8 @@ def _histogram(
 class _Watched(Collector):
     """What is not counted but read."""
 
-    def __init__(self, grants: Gauges, under_way: Gauges) -> None:
+    def __init__(self, grants: Gauges, under_way: Gauges, seconds_left: Callable[[], float | None]) -> None:
+        self._seconds_left = seconds_left
         self._grants = grants
         self._under_way = under_way
 
@@ -216,6 +218,10 @@ class _Watched(Collector):
         for state, count in self._grants().items():
             grants.add_metric((state,), count)
         yield grants
+        left = GaugeMetricFamily(_LEFT, "Until the first refresh token ends, known or assumed.")
+        if (seconds := self._seconds_left()) is not None:
+            left.add_metric((), seconds)
+        yield left
         under_way = GaugeMetricFamily(_UNDER_WAY, "What is under way now.", labels=("kind",))
         for kind, count in self._under_way().items():
             under_way.add_metric((kind,), count)

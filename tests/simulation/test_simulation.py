@@ -22,7 +22,7 @@ from tests.simulation.loop import Stuck, run
 from tests.simulation.parts import SimulatedJournal, Violation, World
 from tests.simulation.schedule import Schedule
 
-SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "1500"))
+SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "2000"))
 SEED = os.environ.get("SIMULATION_SEED")
 
 
