@@ -84,8 +84,9 @@ stateDiagram-v2
 """
 
 
-_FOOT = """An empty cell: nothing changes. A refresh of tokens that the grant no longer has changes nothing in any
-state, whatever comes of it. An `unverified` grant was restored from a backup, and stays that until a refresh works.
+_FOOT = """An empty cell: nothing changes. A refresh of tokens that the grant no longer has changes nothing in
+any state, whatever comes of it. An `unverified` grant was restored from a backup, and stays that until a
+refresh works.
 
 """
 
