@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from pathlib import Path
 from time import monotonic
 
@@ -95,3 +96,22 @@ async def test_a_caller_that_does_not_take_its_answer_is_cut(pleo: Sandbox, tmp_
         connection.write(bytes(20_000_000))
         await until(lambda: not server.connections)
         writer.close()
+
+
+async def test_a_refusal_reaches_a_caller_that_goes_on_sending(pleo: Sandbox, tmp_path: Path) -> None:
+    """What comes behind a refused head is read for a while: closing at once would destroy the answer."""
+    async with running_proxy(pleo, tmp_path, limits={"body_bytes": 1000}) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        with socket.create_connection(proxy.address) as caller:
+            head = b"POST /acme/v1/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\n\r\n"
+            caller.sendall(head + bytes(100_000))
+            # Read only when the proxy has nothing more to do with the connection.
+            await until(lambda: proxy.lines("request.finished"))
+            await asyncio.to_thread(caller.sendall, bytes(100_000))
+            await until(lambda: not proxy.app.server.connections)
+            answer = b""
+            while piece := caller.recv(65536):
+                answer += piece
+            assert caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "it was reset"
+        assert answer.startswith(b"HTTP/1.1 413 ")
