@@ -88,6 +88,8 @@ class Refresher:
     """How long after another's lease has run out its owner is waited for."""
     steady_since: float = -math.inf
     """When the store was last seen not to work."""
+    stopping: bool = False
+    """The process is about to end: what another is at is waited for no longer."""
 
     async def refresh(self, before: Grant, refresh: Secret, reason: str) -> Refreshing:
         """Refresh ``before``, whose opened refresh token is ``refresh``.
@@ -146,6 +148,8 @@ class Refresher:
                 outcome = stored.last_outcome or Outcome.UNKNOWN
                 failure = TokenFailure(outcome, "told_by_another_process")
                 return Refreshing(stored, failure=failure, told=True)
+            if self.stopping:
+                return Refreshing(stored, failure=TokenFailure(Outcome.NOT_SENT, "stopping"), told=True)
             if not lifecycle.is_reserved(
                 stored, at=self.clock(), owner=self.owner, takeover=self._takeover()
             ):

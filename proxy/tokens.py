@@ -314,6 +314,7 @@ class Tokens:
 
     async def close(self, timeout_s: float) -> int:
         """Wait for refreshes under way, so that what Pleo issued is saved; returns how many were given up."""
+        self.refresher.stopping = True
         if not self._tasks:
             return 0
         _, pending = await asyncio.wait(self._tasks, timeout=timeout_s)

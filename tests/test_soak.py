@@ -247,8 +247,11 @@ async def calling(
     callers = [asyncio.create_task(soak.caller(session, name, until)) for name in names]
     try:
         yield session, until
+    except BaseException:
+        await session.close()
+        raise
     finally:
-        await asyncio.gather(*callers)
+        await asyncio.gather(*callers, return_exceptions=True)
 
 
 async def check(soak: Soak, pleo: Sandbox, session: aiohttp.ClientSession, names: list[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 from proxy import lifecycle, pairs
 from proxy.facts import RefreshFailed, RefreshStarted
@@ -443,3 +444,25 @@ async def test_an_operator_is_warned_before_a_grant_ends(proxy: Proxy) -> None:
     rendered = proxy.metrics.render().decode()
     (left,) = re.findall(r"^pleo_proxy_refresh_token_left_seconds (\S+)$", rendered, re.MULTILINE)
     assert 12 * 86400 < float(left) < 13 * 86400
+
+
+async def test_a_stop_does_not_wait_for_another_process(pleo: Sandbox, tmp_path: Path) -> None:
+    """What was sent from here is waited for; what another is at, which may be dead, is not."""
+    async with running_proxy(pleo, tmp_path, refresh={"wait_s": 0.1}, limits={"drain_s": 0.1}) as proxy:
+        await proxy.add_tenant("acme")
+        await proxy.connect("acme")
+        await proxy.app.store.edit_grant(
+            "acme",
+            lambda grant: (
+                grant
+                and lifecycle.begin_refresh(
+                    grant, before=grant, at=pleo.now(), lease=lease(pleo), takeover=PATIENT
+                )
+            ),
+        )
+        pleo.revoke_access("acme")
+        assert await problem_name(proxy) == "provider-unavailable"
+        assert proxy.app.tokens.refreshes_under_way == 1
+        began = monotonic()
+    assert monotonic() - began < 5
+    assert pleo.counters.token_requests == 1, "the consent, and no refresh"
