@@ -708,6 +708,25 @@ async def test_connection_with_more_than_one_answer_is_not_reused(extra: bytes) 
         assert await peer.rest() == b""
 
 
+@pytest.mark.parametrize(
+    "extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"H", b"\0"], ids=["answer", "byte", "nul"]
+)
+@on_both_loops
+async def test_a_long_answer_with_more_behind_it_is_not_reused(extra: bytes) -> None:
+    """The same where the end of the body comes in a later segment, which the parser does not see."""
+    async with Stage() as stage:
+        engine = stage.engine()
+        sending = get(engine)
+        peer = await stage.peer()
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        answer = await sending
+        peer.send(b"hello" + extra)
+        assert b"".join([piece async for piece in answer.chunks()]) == b"hellohello"
+        assert engine.stats["connections_idle"] == 0
+        assert await peer.rest() == b""
+
+
 @on_both_loops
 async def test_idle_connection_that_speaks_is_dropped() -> None:
     """A server that says 408 to an idle connection is not taken to answer the next request."""

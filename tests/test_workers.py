@@ -166,11 +166,20 @@ async def test_a_stop_drains_all_workers(prepared: Prepared) -> None:
 
 async def test_a_stop_in_the_pause_after_a_death_starts_no_worker(prepared: Prepared) -> None:
     """A worker that would only start now would not hear of the stop, and hold it up for a minute."""
-    async with serving(prepared) as serve:
+    async with serving(prepared) as serve, prepared.pleo.hold_api("/v2/employees") as gate:
+        calls = [asyncio.create_task(serve.get("/acme/v2/employees?limit=1")) for _ in range(20)]
+        await gate.arrived(20)
         (pid,) = {line["pid"] for line in serve.process.lines("worker.started") if line["number"] == 0}
         os.kill(pid, signal.SIGKILL)
-        assert (await serve.process.event("worker.died"))["restart_in_s"] > 0
-        await serve.stop()
+        pause_s = (await serve.process.event("worker.died"))["restart_in_s"]
+        assert pause_s > 0
+        serve.process.signal(signal.SIGTERM)
+        # The other worker goes on with its requests for longer than the pause.
+        await asyncio.sleep(pause_s + 1)
+        assert not serve.process.has_ended
+        gate.release()
+        assert await serve.process.ended() == 0
+        await asyncio.gather(*calls, return_exceptions=True)
         assert len(started_as(serve, 0)) == 1
 
 
