@@ -13,10 +13,17 @@ import pytest
 from proxy.sandbox import COMPANIES, Sandbox
 from tests.command import Serving, serving, write_config
 from tests.harness import free_port, until
+from tests.wire.processes import allow_open_files
 
 CALLERS = 1000
 INSTANCES = 3
 PATH = "/acme/v2/employees?limit=1"
+
+
+@pytest.fixture(autouse=True)
+def many_files() -> None:
+    """A connection of each caller to the proxy, and one of it to the simulated Pleo, are all open at once."""
+    allow_open_files(5 * CALLERS)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
