@@ -148,12 +148,13 @@ async def disturb(soak: Soak, config: Path, until: float) -> None:
             if soak.random.random() < 0.5:
                 await serve.stop()
             else:
-                workers = worker_pids(serve).values()
-                serve.process.signal(signal.SIGKILL)
-                await serve.process.ended()
-                for pid in workers:
+                # All of it, as a process manager does: one that was only starting holds the port too.
+                children = Path(f"/proc/{serve.process.pid}/task/{serve.process.pid}/children")
+                everyone = [serve.process.pid, *map(int, children.read_text().split())]
+                for pid in everyone:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+                await serve.process.ended()
                 soak.note_kill(serve)
 
 
