@@ -128,6 +128,11 @@ def worker_pids(serve: Serving) -> dict[int, int]:
     return {line["number"]: line["pid"] for line in map(json.loads, lines)}
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started (Linux)."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def kill_a_worker(soak: Soak, serve: Serving) -> None:
     """``kill -9``; the supervisor starts another."""
     number, pid = soak.random.choice(sorted(worker_pids(serve).items()))
@@ -149,9 +154,7 @@ async def disturb(soak: Soak, config: Path, until: float) -> None:
                 await serve.stop()
             else:
                 # All of it, as a process manager does: one that was only starting holds the port too.
-                children = Path(f"/proc/{serve.process.pid}/task/{serve.process.pid}/children")
-                everyone = [serve.process.pid, *map(int, children.read_text().split())]
-                for pid in everyone:
+                for pid in [serve.process.pid, *children_of(serve.process.pid)]:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 await serve.process.ended()
