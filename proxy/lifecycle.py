@@ -196,11 +196,6 @@ def begin_refresh(
     )
 
 
-def is_leased(grant: Grant, *, at: float) -> bool:
-    """Whether some process may be refreshing ``grant`` at ``at``."""
-    return grant.lease_until is not None and at < grant.lease_until
-
-
 def is_reserved(grant: Grant, *, at: float, owner: str, takeover: Takeover) -> bool:
     """Whether somebody else than ``owner`` is refreshing ``grant``, or may have a pair for it.
 

@@ -124,8 +124,6 @@ class Refresher:
 
         def begin(grant: Grant | None) -> Grant | None:
             nonlocal is_ours
-            if if_asked and grant is not None and grant.refresh_asked_at is None:
-                return grant  # another process has taken it up
             after = lifecycle.begin_refresh(
                 grant, before=before, at=at, lease=lease, takeover=takeover, if_asked=if_asked
             )
