@@ -42,7 +42,7 @@ soak: .venv/dev
 	SOAK_S=600 SOAK_TENANTS=50 $(BIN)/python -m pytest tests/test_soak.py --log-cli-level=INFO
 
 # Resolves the newest versions that pyproject.toml allows; hashes for every platform, no index named.
-lock: .venv/dev
+lock: .venv/bin/python
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --group build pyproject.toml -o requirements.lock

@@ -82,7 +82,6 @@ class Soak:
     excused: set[str] = field(default_factory=set)
     """Tenants whose refresh was under way at a kill."""
 
-    @property
     def goes_on(self) -> bool:
         """Whether its time is not over yet, or too little was killed."""
         return monotonic() < self.until or self.kills < KILLS
@@ -152,10 +151,10 @@ async def kill_a_worker(soak: Soak, serve: Serving) -> None:
 
 async def disturb(soak: Soak, config: Path) -> None:
     """Kill workers and whole processes, and start them again, until it is time."""
-    while soak.goes_on:
+    while soak.goes_on():
         async with soak.running(config) as serve:
             ends = monotonic() + soak.random.uniform(4, 10)
-            while soak.goes_on and monotonic() < ends:
+            while soak.goes_on() and monotonic() < ends:
                 await asyncio.sleep(soak.random.uniform(0.5, 2.5))
                 await kill_a_worker(soak, serve)
             if soak.random.random() < 0.5:
@@ -220,7 +219,7 @@ async def test_no_grant_is_lost_through_kills_and_outages_of_postgresql(tmp_path
         soak = Soak(ports, Random(8))
         async with calling(soak, pleo, names) as session:
             running = [await enter(soak, stack, config) for config in configs]
-            while soak.goes_on:
+            while soak.goes_on():
                 await asyncio.sleep(soak.random.uniform(0.5, 2))
                 if soak.random.random() < 0.3:
                     await asyncio.to_thread(server.stop)
