@@ -16,6 +16,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``headers``: what crosses the proxy, what does not, and where the credential goes in
    * ``heads``: the head of a request, read strictly or refused
    * ``framing``: where the body of a request ends
+   * ``addresses``: which addresses a connection with a credential may be opened to
    * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
    * ``policy``: what a tenant's callers may ask
    * ``oauth``: OAuth messages as data
@@ -28,6 +29,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``config``: settings, found, read and checked as a whole
    * ``keyring``: the key file
    * ``store``: what outlives the process, in SQLite or PostgreSQL
+   * ``outbound``: sockets for connections to the outside, none to a forbidden address
    * ``provider``: Pleo's authorisation server
    * ``upstream``: the pooled connections to Pleo's API
    * ``replay``: a request body that can be sent twice

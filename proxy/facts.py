@@ -85,6 +85,16 @@ class CircuitClosed(Fact):
 
 
 @dataclass(slots=True)
+class AddressRefused(Fact):
+    """A name of Pleo's led to an address that tokens and secrets must not be sent to, so nothing was."""
+
+    event: ClassVar[str] = "outbound.address_refused"
+    level: ClassVar[Level] = "warning"
+    host: str
+    address: str
+
+
+@dataclass(slots=True)
 class RequestCrashed(Fact):
     """A defect of the proxy met by a request; the caller got 500. ``error`` is the exception's type."""
 

@@ -1,8 +1,8 @@
 """The connection to Pleo's authorisation server, and the one question asked of the API after a consent.
 
 Sends what :mod:`proxy.oauth` composes and returns what it makes of the answer; foreign exceptions are turned
-into outcomes here and nowhere else. Follows no redirect, keeps no connection open between requests. Of two
-secrets it remembers which one Pleo takes.
+into outcomes here and nowhere else. Follows no redirect, keeps no connection open between requests, and takes
+its sockets from :mod:`proxy.outbound`. Of two secrets it remembers which one Pleo takes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal, TypedDict
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from proxy import oauth
+from proxy.addresses import Destination, Network
 from proxy.facts import ClientSecretFellBack, Emit
 from proxy.headers import proxy_authorization
 from proxy.model import HttpProxy, Origin, Outcome, Secret
 from proxy.oauth import GrantedAccess, TokenFailure, TokenPair
+from proxy.outbound import ForbiddenAddressError, Sockets
 
 _ANSWER_BYTES = 256 * 1024
 _INTROSPECT_TRIES = 3
@@ -44,6 +47,7 @@ class Provider:
     """Token requests and introspection.
 
     :param timeout_s: bound on one token request from connecting to the end of the answer.
+    :param private_networks: where the names of both servers may lead beside public addresses.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Provider:
         timeout_s: float,
         emit: Emit,
         http_proxy: HttpProxy | None = None,
+        private_networks: tuple[Network, ...] = (),
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._registration = registration
@@ -65,8 +70,6 @@ class Provider:
             self._secrets.append(("pleo.client_secret_previous", registration.client_secret_previous))
         self._introspect_url = f"{api}/v1/introspect"
         self._pause = pause
-        connected = aiohttp.TraceConfig()
-        connected.on_connection_create_end.append(_note_connection)
         self._through: _Through = {}
         if http_proxy is not None:
             host = f"[{http_proxy.host}]" if ":" in http_proxy.host else http_proxy.host
@@ -74,21 +77,20 @@ class Provider:
             if http_proxy.credentials is not None:
                 credentials = proxy_authorization(http_proxy.credentials).decode("ascii")
                 self._through["proxy_headers"] = {"Proxy-Authorization": credentials}
-        self._session = aiohttp.ClientSession(
-            trace_configs=[connected],
-            # A kept connection that the server has closed would make a refresh "sent, no answer": its
-            # outcome unknown and the chain of refresh tokens in danger. A new connection each time cannot.
-            connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context),
-            # "connect" covers all that comes before the first byte, a name that does not resolve in time too:
-            # nothing was sent then, and the outcome must say so.
-            timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "pleo-proxy", "Accept": "application/json"},
-        )
+
+        def session(host: str) -> aiohttp.ClientSession:
+            # The HTTP proxy is wherever the operator has it, and resolves the host's name itself.
+            sockets = Sockets(Destination(host, private_networks), emit) if http_proxy is None else None
+            return _session(sockets, ssl_context, connect_s=connect_s, timeout_s=timeout_s)
+
+        # One for each host, so that where the name of one may lead says nothing of the other's.
+        self._to_token_endpoint = session(urlsplit(registration.token_url).hostname or "")
+        self._to_api = session(api.host)
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._session.close()
+        await self._to_token_endpoint.close()
+        await self._to_api.close()
 
     async def refresh(self, refresh: Secret) -> TokenPair | TokenFailure:
         """Ask for a new pair. The refresh token counts as used from the moment this is called."""
@@ -112,7 +114,7 @@ class Provider:
     async def _introspect(self, access: Secret) -> GrantedAccess | None:
         bearer = {"Authorization": f"Bearer {access.reveal()}"}
         try:
-            async with self._session.get(
+            async with self._to_api.get(
                 self._introspect_url, headers=bearer, allow_redirects=False, **self._through
             ) as answer:
                 body = await _bounded_body(answer)
@@ -152,7 +154,7 @@ class Provider:
             ]
         attempt = _Attempt()
         try:
-            async with self._session.post(
+            async with self._to_token_endpoint.post(
                 ours.token_url,
                 data=oauth.encode_form(form),
                 headers=headers,
@@ -175,6 +177,24 @@ def _is_unauthenticated(answer: TokenPair | TokenFailure) -> bool:
 def _is_authenticated(answer: TokenPair | TokenFailure) -> bool:
     """Whether Pleo took the secret, whatever it said of the rest; that it did not answer tells nothing."""
     return isinstance(answer, TokenPair) or answer.outcome is Outcome.REFUSED
+
+
+def _session(
+    sockets: Sockets | None, ssl_context: ssl.SSLContext, *, connect_s: float, timeout_s: float
+) -> aiohttp.ClientSession:
+    connected = aiohttp.TraceConfig()
+    connected.on_connection_create_end.append(_note_connection)
+    return aiohttp.ClientSession(
+        trace_configs=[connected],
+        # A kept connection that the server has closed would make a refresh "sent, no answer": its outcome
+        # unknown and the chain of refresh tokens in danger. A new connection each time cannot.
+        connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context, socket_factory=sockets),
+        # "connect" covers all that comes before the first byte, a name that does not resolve in time too:
+        # nothing was sent then, and the outcome must say so.
+        timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "pleo-proxy", "Accept": "application/json"},
+    )
 
 
 class _Through(TypedDict, total=False):
@@ -220,6 +240,8 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
 
 def _failure(error: Exception, *, connected: bool) -> TokenFailure:
     """Without a connection nothing was sent: none is kept, so each request makes one."""
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ForbiddenAddressError):
+        return TokenFailure(Outcome.NOT_SENT, "address_not_allowed")
     outcome = Outcome.UNKNOWN if connected else Outcome.NOT_SENT
     otherwise = "connection_lost" if connected else "connect_failed"
     return TokenFailure(

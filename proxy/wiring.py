@@ -74,6 +74,7 @@ def provider(
         timeout_s=settings.refresh.timeout_s,
         emit=emit,
         http_proxy=through,
+        private_networks=pleo.private_networks,
     )
 
 
@@ -88,6 +89,7 @@ def upstream(settings: Settings, context: ssl.SSLContext, through: HttpProxy | N
         total_s=limits.upstream_total_s,
         head_bytes=limits.head_bytes,
         http_proxy=through,
+        private_networks=settings.pleo.private_networks,
         emit=emit,
     )
 
@@ -155,6 +157,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # RFC 9110 section 4.3.4: clients must not take the subject's common name for the server's.
+    context.hostname_checks_common_name = False
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file)

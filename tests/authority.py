@@ -22,14 +22,24 @@ class Authority:
     server: ssl.SSLContext
 
     @classmethod
-    def found(cls, folder: Path) -> Self:
-        """A new one, with its files in ``folder``."""
+    def found(
+        cls,
+        folder: Path,
+        *,
+        name: str = "localhost",
+        common_name: str | None = None,
+        expires_in_days: float = 1,
+    ) -> Self:
+        """A new one, with its files in ``folder``; the certificate is for ``name``.
+
+        With ``common_name`` it has that in its subject, and no names beside it.
+        """
         ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
         now = datetime.datetime.now(datetime.UTC)
 
         def certificate(
-            subject: x509.Name, subject_key: ec.EllipticCurvePrivateKey
+            subject: x509.Name, subject_key: ec.EllipticCurvePrivateKey, days: float = 1
         ) -> x509.CertificateBuilder:
             return (
                 x509.CertificateBuilder()
@@ -37,8 +47,8 @@ class Authority:
                 .issuer_name(ca_name)
                 .public_key(subject_key.public_key())
                 .serial_number(x509.random_serial_number())
-                .not_valid_before(now - datetime.timedelta(days=1))
-                .not_valid_after(now + datetime.timedelta(days=1))
+                .not_valid_before(now - datetime.timedelta(days=2))
+                .not_valid_after(now + datetime.timedelta(days=days))
             )
 
         def save(name: str, *items: bytes) -> Path:
@@ -47,8 +57,12 @@ class Authority:
             return path
 
         ca = certificate(ca_name, ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        leaf = certificate(x509.Name([]), key).add_extension(names, True)
+        if common_name is None:
+            names = x509.SubjectAlternativeName([x509.DNSName(name)])
+            leaf = certificate(x509.Name([]), key, expires_in_days).add_extension(names, True)
+        else:
+            subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+            leaf = certificate(subject, key, expires_in_days)
         pem = serialization.Encoding.PEM
         ca_file = save("ca.pem", ca.sign(ca_key, hashes.SHA256()).public_bytes(pem))
         server_file = save(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from operator import attrgetter
 from pathlib import Path
 
@@ -323,6 +324,38 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
             id="http-proxy-credentials-alone",
         ),
         pytest.param(
+            IDENTITY + 'private_networks = ["10.0.0.0/8"]',
+            'has no effect unless pleo.environment = "custom"',
+            id="networks-without-custom",
+        ),
+        pytest.param(
+            CUSTOM + 'private_networks = ["10.0.0.0/8"]\nhttp_proxy = "http://p.test:3128"',
+            "has no effect with pleo.http_proxy",
+            id="networks-with-http-proxy",
+        ),
+        pytest.param(
+            CUSTOM.replace("api.test", "10.0.0.1").replace("auth.test", "pleo.localhost")
+            + 'private_networks = ["10.0.0.0/8"]',
+            "name no host",
+            id="networks-without-names",
+        ),
+        pytest.param(
+            CUSTOM + 'private_networks = ["10.0.0.1/8"]',
+            'pleo.private_networks[0] = "10.0.0.1/8": must be a network in CIDR notation',
+            id="network-with-host-bits",
+        ),
+        pytest.param(CUSTOM + "private_networks = [10]", "must be a network", id="network-as-number"),
+        pytest.param(CUSTOM + 'private_networks = ["intra"]', "must be a network", id="network-name"),
+        pytest.param(CUSTOM + 'private_networks = ["fe80::1%eth0"]', "must be a network", id="network-zone"),
+        pytest.param(
+            CUSTOM + 'private_networks = ["8.8.8.0/24"]', "public addresses are always", id="network-public"
+        ),
+        pytest.param(
+            CUSTOM + 'private_networks = ["10.0.0.1", "10.0.0.1/32"]',
+            "an entry is repeated",
+            id="network-twice",
+        ),
+        pytest.param(
             '[store]\nurl = "postgresql://h"', "must be postgresql://USER@HOST", id="postgres-no-name"
         ),
         pytest.param('[store]\nurl = "postgresql://h:65536/d"', "must be postgresql://", id="postgres-port"),
@@ -622,6 +655,17 @@ def test_an_http_proxy_may_be_on_this_machine_for_plain_http(tmp_path: Path) -> 
         found = settings(tmp_path, text + pair).pleo
         assert found.http_proxy == "http://127.0.0.1:3128"
         assert "pass-word" not in repr(found)
+
+
+def test_private_networks_are_those_of_a_custom_environment(tmp_path: Path) -> None:
+    """Networks and single addresses, as a list or by a variable, wherever one of the two URLs has a name."""
+    text = CUSTOM.replace("auth.test", "127.0.0.1")
+    expected = (ip_network("10.20.0.0/16"), ip_network("fd12::7"))
+    found = settings(tmp_path, text + 'private_networks = ["10.20.0.0/16", "fd12::7"]')
+    assert found.pleo.private_networks == expected
+    variable = {"PLEO_PROXY__PLEO__PRIVATE_NETWORKS": "10.20.0.0/16, fd12::7"}
+    assert settings(tmp_path, text, variable).pleo.private_networks == expected
+    assert settings(tmp_path, IDENTITY).pleo.private_networks == ()
 
 
 def test_a_missing_ca_file_is_a_mistake(tmp_path: Path) -> None:

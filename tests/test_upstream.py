@@ -10,11 +10,13 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any, Self
 
 import pytest
 import uvloop
 
+from proxy.addresses import Network
 from proxy.errors import BodyTooLarge, UpstreamTimeout, UpstreamUnreachable
 from proxy.facts import CircuitClosed, CircuitOpened, Fact
 from proxy.headers import lines
@@ -26,6 +28,7 @@ from tests.authority import Authority
 
 HOST: Headers = [(b"Host", b"api.example")]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -141,6 +144,7 @@ class Stage:
         keepalive_s: float = 55.0,
         max_age_s: float = 300.0,
         http_proxy: HttpProxy | None = None,
+        private_networks: tuple[Network, ...] = (),
     ) -> Upstream:
         engine = Upstream(
             Origin("https" if scheme == "https" else "http", host or self._host, self.port),
@@ -155,6 +159,7 @@ class Stage:
             keepalive_s=keepalive_s,
             max_age_s=max_age_s,
             http_proxy=http_proxy,
+            private_networks=private_networks,
         )
         self._engines.append(engine)
         return engine
@@ -947,7 +952,7 @@ async def test_new_addresses_are_followed(monkeypatch: pytest.MonkeyPatch) -> No
 
         patched = type("Loop", (), {"__getattr__": lambda _, name: getattr(loop, name)})()
         patched.getaddrinfo = resolve
-        engine = before.engine(host="api.example", max_age_s=0.0)
+        engine = before.engine(host="api.example", max_age_s=0.0, private_networks=LOOPBACK)
         with monkeypatch.context() as patch:
             patch.setattr("proxy.upstream.dialing.asyncio.get_running_loop", lambda: patched)
             await warmed_up_without_reuse(before, engine)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+from proxy.addresses import is_loopback
 from proxy.config.settings import Settings
-from proxy.config.values import is_loopback
 
 _READ_WRITE = ("accounts", "export-jobs", "tax-codes", "vendors")
 _COMMON = {f"{resource}:{permission}" for resource in _READ_WRITE for permission in ("read", "write")} | {

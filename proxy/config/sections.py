@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from proxy.addresses import Network, is_ip_literal, is_loopback
 from proxy.config.secret_refs import FileRef, GeneratedSecret, SecretRef, SecretSetting
 from proxy.config.store_url import StoreUrlSetting, parse_store_url
 from proxy.config.values import (
@@ -31,12 +32,12 @@ from proxy.config.values import (
     HostNames,
     HttpProxyUrl,
     Kind,
+    Networks,
     OneAddress,
     Rule,
     Scopes,
     Text,
     WebUrl,
-    is_loopback,
     origin_of,
 )
 from proxy.errors import ConfigurationError
@@ -207,6 +208,12 @@ class Pleo(Section):
     http_proxy_credentials: Annotated[SecretSetting | None, Kind("secret", secret=True)] = Field(
         default=None, description="`user:password` for it, sent as Basic authentication."
     )
+    private_networks: Networks = Field(
+        default=(),
+        description="Custom only: private networks where the API and the token endpoint may be. Names that "
+        "lead there are refused by default, as a defence against DNS that lies. What a URL names itself "
+        "(an IP address, localhost) needs no entry; a cloud's metadata address needs one of its own.",
+    )
 
     @field_validator("api_url", "authorize_url", "token_url")
     @classmethod
@@ -250,6 +257,22 @@ class Pleo(Section):
         if given is not None and info.data.get("http_proxy", "wrong") is None:
             raise Rule("has no effect without pleo.http_proxy; remove it, or set that")
         return given
+
+    @field_validator("private_networks")
+    @classmethod
+    def _private_networks_have_effect(
+        cls, networks: tuple[Network, ...], info: ValidationInfo
+    ) -> tuple[Network, ...]:
+        if not networks:
+            return networks
+        if info.data.get("environment") in ENDPOINTS:
+            raise Rule('has no effect unless pleo.environment = "custom"; remove it, or change that')
+        if info.data.get("http_proxy") is not None:
+            raise Rule("has no effect with pleo.http_proxy, which resolves names itself; remove one of them")
+        hosts = [origin_of(url).host for key in ("api_url", "token_url") if (url := info.data.get(key))]
+        if hosts and all(is_ip_literal(host) or is_loopback(host) for host in hosts):
+            raise Rule("has no effect, since pleo.api_url and pleo.token_url name no host; remove it")
+        return networks
 
 
 class Store(Section):

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+from proxy.addresses import Network, is_ip_literal, is_loopback, widens
 from proxy.model import Origin
 
 
@@ -61,22 +62,6 @@ _T = TypeVar("_T")
 
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
-
-
-def is_ip_literal(host: str) -> bool:
-    """Whether ``host`` (without brackets) is an IPv4 or IPv6 address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine by definition: 127.0.0.0/8, ::1, localhost (RFC 6761 section 6.3)."""
-    if is_ip_literal(host):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
 
 
 def _is_host(host: str) -> bool:
@@ -200,6 +185,21 @@ def _parse_scope(value: str) -> str:
     return value
 
 
+def _parse_network(value: object) -> Network:
+    try:
+        network = ipaddress.ip_network(value) if isinstance(value, str) else None
+    except ValueError:
+        network = None
+    if network is None or "%" in str(value):
+        raise Rule(
+            "must be a network in CIDR notation without bits beyond its length, or one address; write for "
+            'example "10.20.0.0/16" or "fd12::/48"'
+        )
+    if not widens(network):
+        raise Rule("has no effect, since public addresses are always allowed; remove it")
+    return network
+
+
 def _parse_text(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise Rule("must be text on one line, and not empty; fill it in, or remove the key if it is optional")
@@ -259,6 +259,12 @@ Scopes = Annotated[
     AfterValidator(_refuse_repeats),
     Field(min_length=1),
     Kind("list of scopes", many=True),
+]
+Networks = Annotated[
+    tuple[Annotated[Network, PlainValidator(_parse_network)], ...],
+    BeforeValidator(as_list),
+    AfterValidator(_refuse_repeats),
+    Kind("list of networks", many=True),
 ]
 Size = Annotated[int, BeforeValidator(parse_size), Kind('bytes, or text such as "64 MiB"', size=True)]
 Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1), Kind("whole number")]

@@ -1,7 +1,7 @@
 """How a connection to the upstream comes about: name, address, an HTTP proxy on the way, TLS.
 
-Knows nothing of requests. All that can go wrong before a connection is there becomes an :exc:`Outage`, here
-and nowhere else.
+Knows nothing of requests, and takes its sockets from :mod:`proxy.outbound`. All that can go wrong before a
+connection is there becomes an :exc:`Outage`, here and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import aiohappyeyeballs
 from proxy.errors import UpstreamUnreachable
 from proxy.headers import proxy_authorization
 from proxy.model import HttpProxy, Origin
+from proxy.outbound import ForbiddenAddressError, Sockets
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
 """RFC 8305 section 8."""
@@ -25,6 +26,7 @@ TUNNEL_HEAD_BYTES = 16 * 1024
 """More than any proxy says about a tunnel."""
 
 FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (ForbiddenAddressError, "the name leads to addresses that are not allowed"),
     (TimeoutError, "no connection in time"),
     (ssl.SSLCertVerificationError, "certificate not accepted"),
     (ssl.SSLError, "TLS handshake failed"),
@@ -59,12 +61,15 @@ class Dialer:
         ssl_context: ssl.SSLContext | None,
         connect_s: float,
         http_proxy: HttpProxy | None,
+        sockets: Sockets,
     ) -> None:
         """``connect_s`` bounds all of it. TLS is with the origin, also inside a tunnel."""
         self._origin = origin
         self._ssl = ssl_context
         self._connect_s = connect_s
         self._tunnel = _connect_request(origin, http_proxy) if http_proxy is not None else b""
+        # The HTTP proxy is wherever the operator has it, and resolves the origin's name itself.
+        self._sockets = sockets if http_proxy is None else None
         self._first_hop = (http_proxy.host, http_proxy.port) if http_proxy else (origin.host, origin.port)
 
     async def dial(self, new_protocol: Callable[[], P]) -> P:
@@ -96,7 +101,11 @@ class Dialer:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         # Not by create_connection, which on uvloop tries one address after the other.
         sock = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
+            addresses,
+            happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S,
+            interleave=1,
+            loop=loop,
+            socket_factory=self._sockets,
         )
         if self._tunnel:
             try:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from math import ceil
 from time import monotonic
 
+from proxy.addresses import Destination, Network
 from proxy.errors import Refusal, UpstreamUnreachable
 from proxy.facts import CircuitClosed, CircuitOpened, Emit
 from proxy.model import HttpProxy, Origin
+from proxy.outbound import Sockets
 from proxy.upstream.answer import Answer
 from proxy.upstream.breaker import ORDINARY, Breaker
 from proxy.upstream.connection import ClosedEarly, Connection, Limits, Silent
@@ -56,6 +58,7 @@ class Upstream:
         keepalive_s: float = 55.0,
         max_age_s: float = MAX_AGE_S,
         http_proxy: HttpProxy | None = None,
+        private_networks: tuple[Network, ...] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Nothing is opened yet.
@@ -64,12 +67,19 @@ class Upstream:
         resolving, connecting and TLS; ``idle_s`` a silence of the upstream; ``total_s`` an exchange from its
         first byte to the last. ``pool_size`` is how many *idle* connections are kept, for ``keepalive_s``:
         less than the 60 s after which common load balancers close them, and not beyond ``max_age_s`` from
-        when they were opened. ``clock`` is the circuit breaker's.
+        when they were opened. The origin's name may lead to ``private_networks`` beside public addresses.
+        ``clock`` is the circuit breaker's.
         """
         self._loop = asyncio.get_running_loop()
         self._origin = origin
         context = (ssl_context or ssl.create_default_context()) if origin.scheme == "https" else None
-        self._dialer = Dialer(origin, ssl_context=context, connect_s=connect_s, http_proxy=http_proxy)
+        self._dialer = Dialer(
+            origin,
+            ssl_context=context,
+            connect_s=connect_s,
+            http_proxy=http_proxy,
+            sockets=Sockets(Destination(origin.host, private_networks), emit),
+        )
         self._limits = Limits(idle_s, total_s, head_bytes)
         self._pool_size = pool_size
         self._keepalive_s = keepalive_s
