@@ -128,6 +128,8 @@ class Exchange:
         authority, host = guard.admit(fields, asked.authority, http_1_1)
         if authority is not None:
             guard.check_host(host, self.is_configured_host)
+        if method == "OPTIONS":
+            fields = guard.one_hop_less(fields)
 
         # Resolve the tenant, then ask its policy.
         resolved = self.directory.resolve(asked, fields, host, request.line.peer)

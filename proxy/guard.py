@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from proxy import headers
-from proxy.errors import BrowserRefused, HostRefused, LoopDetected, TargetRefused
+from proxy.errors import BrowserRefused, HostRefused, LoopDetected, PolicyRefused, TargetRefused
 from proxy.headers import Field, Fields, remembered
 
+_FORWARDINGS = re.compile(r"[0-9]{1,9}")
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
 
 
@@ -55,10 +56,10 @@ def authority_of(fields: Iterable[Field], absolute: str | None, *, http_1_1: boo
     host = headers.single(fields, b"host")
     if host is None and http_1_1:
         raise TargetRefused("the Host header is missing; HTTP/1.1 requires one")
-    authority = absolute if absolute is not None else host
-    if authority is not None and _host_of(authority) is None:
-        raise TargetRefused("the Host header is not a host name or address with an optional port")
-    return authority
+    for named in (host, absolute):  # nor is a malformed one passed over then (RFC 9112 section 3.2)
+        if named is not None and _host_of(named) is None:
+            raise TargetRefused("the Host header is not a host name or address with an optional port")
+    return absolute if absolute is not None else host
 
 
 def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
@@ -86,6 +87,23 @@ def check_browser(fields: Iterable[Field], authority: str | None) -> None:
     for value in headers.values(fields, b"origin"):
         if value not in (b"http://" + own, b"https://" + own):
             raise BrowserRefused("Origin says that a page of another site sent this request")
+
+
+def one_hop_less(fields: Fields) -> Fields:
+    """The fields of an OPTIONS request with one less in ``Max-Forwards`` (RFC 9110 section 7.6.2).
+
+    :raises TargetRefused: several of them, or one that is no number.
+    :raises PolicyRefused: none was left, so that the question is for the proxy and goes no further.
+    """
+    left = headers.single(fields, b"max-forwards")
+    if left is None:
+        return fields
+    if not _FORWARDINGS.fullmatch(left):
+        raise TargetRefused("the Max-Forwards header is not a number")
+    if not int(left):
+        raise PolicyRefused("OPTIONS with Max-Forwards: 0 asks the proxy itself, which has none to tell")
+    fewer = b"%d" % (int(left) - 1)
+    return Fields((name, fewer if name.lower() == b"max-forwards" else value) for name, value in fields)
 
 
 @lru_cache(maxsize=1024)

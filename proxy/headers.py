@@ -96,13 +96,25 @@ _CALLERS_ONLY = frozenset(
         b"x-client-ip",
         b"x-cluster-client-ip",
         b"true-client-ip",
-        # They would let a request be another method than the one that the policy judged.
+        # Frameworks take these for the method, path or host that is meant, which the policy never judged.
         b"x-http-method",
         b"x-http-method-override",
         b"x-method-override",
+        b"x-override-url",
+        b"x-http-path-override",
+        b"x-http-host-override",
+        b"x-host",
+        b"x-proxy-url",
     },
 )
-_FORWARDED_PREFIX = b"x-forwarded-"
+_CALLERS_ONLY_PREFIXES = (
+    b"x-forwarded-",
+    # The same again: "X-Original-URL" and "X-Rewrite-URL" of IIS and Symfony, "x-envoy-original-path", and
+    # what else such a server believes of the one before it.
+    b"x-original-",
+    b"x-rewrite-",
+    b"x-envoy-",
+)
 
 
 class _Kind(Enum):
@@ -145,7 +157,7 @@ def _judge(name: bytes) -> _Kind:
     lower = name.lower().replace(b"_", b"-")
     if lower in _HOP_BY_HOP or lower.startswith(b"proxy-"):
         return _Kind.HOP_BY_HOP
-    if lower in _CALLERS_ONLY or lower.startswith(_FORWARDED_PREFIX):
+    if lower in _CALLERS_ONLY or lower.startswith(_CALLERS_ONLY_PREFIXES):
         return _Kind.CALLERS_ONLY
     if lower == b"content-length" and b"_" in name:
         return _Kind.CALLERS_ONLY  # a second length beside the one that frames the body
@@ -311,12 +323,6 @@ def passed_here_before(fields: Iterable[Field]) -> bool:
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     """As :meth:`Fields.values`, of any section."""
     return (fields if isinstance(fields, Fields) else Fields(fields)).values(name)
-
-
-def has(fields: Iterable[Field], name: bytes) -> bool:
-    """Whether there is a field ``name`` (given in lower case), for a section that is asked this only."""
-    size = len(name)
-    return name in [key.lower() for key, _ in fields if len(key) == size]
 
 
 def single(fields: Iterable[Field], name: bytes) -> str | None:

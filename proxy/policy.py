@@ -1,13 +1,14 @@
 """What the callers of a tenant may ask of Pleo: presets and blocked endpoints. Pure.
 
 Judges method and decoded path in the most generous reading that a server could give them (letter case, path
-parameters, repeated and trailing slashes aside), so that a spelling trick never passes what the plain
-spelling would not. Never judges bodies.
+parameters, repeated and trailing slashes, dots at ends aside), so that a spelling trick never passes what the
+plain spelling would not. Never judges bodies.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from proxy.errors import PolicyRefused
@@ -102,13 +103,31 @@ _recurring = Recurring(_fault, 4096)
 
 
 def _readings(decoded_path: str) -> tuple[str, ...]:
-    """The path in plain spelling; a second one where a server could take its beginning for a host.
+    """The path in plain spelling, and in others that a server could read it in.
 
     "//host/path" is a reference to another host (RFC 3986 section 4.2), and a server that resolves targets
     like references would route by what follows it.
     """
     path = _PARAMETERS.sub("", decoded_path).casefold()
-    if "//" not in path:
+    if path.isascii() and "//" not in path and "." not in path and " " not in path:
         return (path.rstrip("/") or "/",)
-    readings = (path, _AUTHORITY.sub("", path, count=1)) if path.startswith("//") else (path,)
-    return tuple(_SLASHES.sub("/", reading).rstrip("/") or "/" for reading in readings)
+    spelt = [path]
+    if not path.isascii():
+        # Java takes a dotless i for an i where case does not count, and others fold widths and accents.
+        letters = unicodedata.normalize("NFKD", decoded_path.upper()).encode("ascii", "ignore").decode()
+        spelt.append(_PARAMETERS.sub("", letters).casefold())
+    if "." in path or " " in path:
+        # Windows cuts dots and spaces off the ends of names, Rails and older Springs what follows a dot.
+        spelt += [_without_ends(one) for one in spelt] + [_without_format(one) for one in spelt]
+    if path.startswith("//"):
+        spelt += [_AUTHORITY.sub("", one, count=1) for one in spelt]
+    return tuple(dict.fromkeys(_SLASHES.sub("/", one).rstrip("/") or "/" for one in spelt))
+
+
+def _without_ends(path: str) -> str:
+    return "/".join(segment.rstrip(". ") for segment in path.split("/"))
+
+
+def _without_format(path: str) -> str:
+    before, slash, last = path.rpartition("/")
+    return before + slash + last.partition(".")[0]

@@ -1,19 +1,22 @@
 """The answer to a caller: head and body composed as bytes and written as they are.
 
-Nothing is decoded, reordered or added on the way but the framing (RFC 9112 section 6). Knows nothing of
-tokens or tenants.
+Nothing is decoded, reordered or added on the way but the framing (RFC 9112 section 6), and a ``Date`` where
+there is none (RFC 9110 section 6.6.1). Knows nothing of tokens or tenants.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from time import time
 
-from proxy.headers import Field, Headers, has, lines
+from proxy.headers import Field, Headers, lines
 from proxy.intake import CallerRequest
 
+_LENGTHS = frozenset({len(b"content-length"), len(b"date")})
 _REASON_UNSAFE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
 
 
@@ -115,13 +118,14 @@ class CallerResponse:
     def _head(self, request: CallerRequest) -> bytes:
         http_1_1 = request.head.http_1_1
         self._bodiless = request.head.method == "HEAD" or self.status in (204, 304)
-        framing = b""
-        if not self._bodiless and not has(self._headers, b"content-length"):
+        there = [name.lower() for name, _ in self._headers if len(name) in _LENGTHS]
+        framing = b"" if b"date" in there else _date(int(time()))
+        if not self._bodiless and b"content-length" not in there:
             if self._whole_body is not None:
-                framing = b"Content-Length: %d\r\n" % len(self._whole_body)
+                framing += b"Content-Length: %d\r\n" % len(self._whole_body)
             elif http_1_1:
                 self._chunks = True
-                framing = b"Transfer-Encoding: chunked\r\n"
+                framing += b"Transfer-Encoding: chunked\r\n"
             else:
                 self._close = True  # the end of the connection ends the body
         # Behind a body that has not come to its end, nobody could tell where the next request begins.
@@ -132,6 +136,11 @@ class CallerResponse:
         elif not http_1_1:
             framing += b"Connection: keep-alive\r\n"
         return b"%b%b%b\r\n" % (_status_line(self.status, self._reason), lines(self._headers), framing)
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
 
 
 @lru_cache(maxsize=1024)

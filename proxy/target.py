@@ -7,6 +7,7 @@ refused, because the policy decision and Pleo's routing must be about the same p
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import TargetRefused, TargetTooLong
@@ -24,6 +25,8 @@ _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"/\.\.?(?:;[^/]*)?(?=/|\Z)"), "has a dot segment ('.' or '..')"),
 )
 """What a decoded path must not have, because a server on the way could read it as another path."""
+_STRUCTURE = re.compile(r"[./\\\\;%?#]")
+_METHOD_PARAMETER = re.compile(rb"(?:\A|[?&;])_method(?:[=&;\[]|\Z)")
 
 
 class Target:
@@ -69,8 +72,8 @@ def parse(raw: bytes, max_bytes: int) -> Target:
 
     :raises TargetTooLong: longer than ``max_bytes``.
     :raises TargetRefused: not origin-form or absolute-form; a fragment; bytes outside visible ASCII; a bad
-        percent escape; or a decoded path with dot segments, backslashes, control characters, encoded slashes
-        or further percent escapes.
+        percent escape; a decoded path with dot segments, backslashes, control characters, encoded slashes
+        or further percent escapes; or a query with a parameter ``_method``.
     """
     if len(raw) > max_bytes:
         raise TargetTooLong(f"the target has {len(raw)} bytes; limits.target_bytes is {max_bytes}")
@@ -91,6 +94,8 @@ def _parsed(raw: bytes, _recurs: bool = False) -> Target:
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
         raise TargetRefused("the request target has a character that must be percent-encoded (RFC 3986)")
     path, mark, query = raw.partition(b"?")
+    if mark:
+        _check_query(query)
     return Target(path, query if mark else None, _decoded_path(path), authority)
 
 
@@ -103,6 +108,13 @@ def loggable_path(raw: bytes) -> str:
     """The path of a target that was refused, in printable ASCII and bounded, without its query."""
     path = raw.partition(b"?")[0][:512].decode("latin-1")
     return "".join(char if " " <= char <= "~" else f"\\x{ord(char):02x}" for char in path)
+
+
+def _check_query(query: bytes) -> None:
+    """Rails, Laravel, Spring and others let ``_method`` make a POST another method than policy judged."""
+    asked = (unquote_to_bytes(query) if b"%" in query else query).lower()
+    if b"_method" in asked and _METHOD_PARAMETER.search(asked):
+        raise TargetRefused("the query has a parameter '_method', which some servers take for the method")
 
 
 def _decoded_path(path: bytes) -> str:
@@ -119,4 +131,9 @@ def _decoded_path(path: bytes) -> str:
     for pattern, fault in _REFUSED:
         if pattern.search(decoded):
             raise TargetRefused(f"the path {fault}")
+    if not decoded.isascii():
+        # Servers that fold such letters into their plain forms (NFKC) would see dots and slashes in them.
+        folded = unicodedata.normalize("NFKC", decoded)
+        if _STRUCTURE.findall(folded) != _STRUCTURE.findall(decoded):
+            raise TargetRefused("the path has a letter that some servers take for '.', '/' or the like")
     return decoded

@@ -2,7 +2,8 @@
 
 ``caller >> b"…"`` sends; ``upstream << b"…"`` says what must have arrived there. Peers are scripted, the
 proxy is whole and real, and every message crosses a socket. A play fails with both transcripts side by side:
-at the first message that differs, and also when something arrived that the play does not mention.
+at the first message that differs, and also when something arrived that the play does not mention. The
+``Date`` that every final answer to a caller must have, and that no play can know, is taken out of it.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class Stage:
         match step.kind:
             case "<<":
                 if server is None:
-                    return await self._callers[step.actor.name].message()
+                    return _undated(await self._callers[step.actor.name].message())
                 message, server.pipe = await server.arrived.get()
                 return message
             case ">>":
@@ -224,12 +225,12 @@ class Stage:
     async def receive(self, actor: Actor) -> bytes:
         """The next whole message that a caller gets, for what is not known to the last byte beforehand."""
         async with asyncio.timeout(PATIENCE_S):
-            return await self._callers[actor.name].message()
+            return _undated(await self._callers[actor.name].message())
 
     async def receive_head(self, actor: Actor) -> bytes:
         """The next head that a caller gets."""
         async with asyncio.timeout(PATIENCE_S):
-            return await self._callers[actor.name].reader.readuntil(b"\r\n\r\n")
+            return _undated(await self._callers[actor.name].reader.readuntil(b"\r\n\r\n"))
 
     async def receive_exactly(self, actor: Actor, count: int) -> bytes:
         """The next bytes that a caller gets."""
@@ -245,7 +246,7 @@ class Stage:
                     got += piece
         except ConnectionResetError:
             pass  # that is how a cut looks on a caller's side
-        return got
+        return _undated(got)
 
     async def quiet(self) -> None:
         """Wait until no request is under way."""
@@ -359,6 +360,16 @@ def http(status: bytes, body: bytes = b"", fields: bytes = b"") -> bytes:
 
 def _shown(step: Step) -> str:
     return f"{step.actor.name} {step.kind} {step.data!r}"
+
+
+_DATE = re.compile(rb"(?<=\r\n)Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n")
+
+
+def _undated(answer: bytes) -> bytes:
+    if not answer.startswith(b"HTTP/") or answer.startswith(b"HTTP/1.1 1"):
+        return answer
+    undated, dates = _DATE.subn(b"", answer)
+    return undated if dates == 1 else b"(with %d Date fields) %b" % (dates, answer)
 
 
 def _fail(expected: tuple[Step, ...], happened: list[str]) -> None:

@@ -614,6 +614,22 @@ async def test_a_loop_is_detected(theatre: Stage) -> None:
     assert (await theatre.upstream.arrived.get())[0].count(b"Via: ") == 2
 
 
+async def test_max_forwards_is_counted_for_options_alone(theatre: Stage) -> None:
+    """OPTIONS goes on with one forwarding less, and with none left no further; a GET keeps its number."""
+    await theatre.play(
+        caller >> asked(method=b"OPTIONS", fields=b"Max-Forwards: 2\r\n"),
+        upstream << sent(theatre, b"at-1", method=b"OPTIONS", fields=b"Max-Forwards: 1\r\n"),
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+        caller >> asked(fields=b"Max-Forwards: 0\r\n"),
+        upstream << sent(theatre, b"at-1", fields=b"Max-Forwards: 0\r\n"),
+        upstream >> http(b"200 OK"),
+        caller << answered(b"200 OK"),
+        caller >> asked(method=b"OPTIONS", fields=b"Max-Forwards: 0\r\n"),
+    )
+    assert (await theatre.receive(caller)).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
 @pytest.mark.parametrize("given", [b"a b", b'a"b', b"x" * 129, b"caf\xc3\xa9"])
 async def test_a_request_id_that_could_break_a_log_is_replaced(theatre: Stage, given: bytes) -> None:
     """Only a harmless X-Request-Id is taken up; in place of another the caller gets a fresh one."""

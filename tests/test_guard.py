@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy import guard
-from proxy.errors import BrowserRefused, HostRefused, TargetRefused
+from proxy.errors import BrowserRefused, HostRefused, PolicyRefused, TargetRefused
 from proxy.headers import Fields, Headers
 from proxy.target import parse
 
@@ -95,6 +95,13 @@ def test_a_host_is_required_since_http_1_1() -> None:
         with pytest.raises(TargetRefused, match="missing"):
             authority(target=target)
     assert authority(http_1_1=False) is None
+
+
+def test_a_malformed_host_is_not_excused_by_an_absolute_target() -> None:
+    """The field is malformed whatever the target says, and another server might look at it."""
+    for host in (b"", b"a b", b"a, b", b"a@b"):
+        with pytest.raises(TargetRefused, match="not a host name"):
+            authority(host, target=b"http://c.example/")
 
 
 def test_an_absolute_targets_authority_replaces_the_host() -> None:
@@ -219,3 +226,39 @@ def test_without_an_authority_every_origin_is_foreign() -> None:
     for origin in (b"http://127.0.0.1:8080", b"null", b"https://evil.example"):
         with pytest.raises(BrowserRefused):
             guard.check_browser([(b"Origin", origin)], None)
+
+
+# --- Max-Forwards
+
+
+@pytest.mark.parametrize(("given", "left"), [(b"1", b"0"), (b"10", b"9"), (b"007", b"6")])
+def test_a_forwarding_is_counted(given: bytes, left: bytes) -> None:
+    """One less goes on, in its place and spelling, and no other field is touched."""
+    fields = Fields([(b"A", b"1"), (b"max-FORWARDS", given), (b"B", b"2")])
+    assert list(guard.one_hop_less(fields)) == [(b"A", b"1"), (b"max-FORWARDS", left), (b"B", b"2")]
+
+
+def test_without_a_number_nothing_is_counted() -> None:
+    """A section without Max-Forwards is the same section."""
+    fields = Fields([(b"A", b"1"), (b"X-Max-Forwards", b"0")])
+    assert guard.one_hop_less(fields) is fields
+
+
+def test_the_last_forwarding_is_not_spent() -> None:
+    """What may not be forwarded is answered here."""
+    for none in (b"0", b"000"):
+        with pytest.raises(PolicyRefused, match="Max-Forwards: 0"):
+            guard.one_hop_less(Fields([(b"Max-Forwards", none)]))
+
+
+@pytest.mark.parametrize("given", [b"", b"-1", b"+1", b"1.0", b"x", b"1,1", b"9999999999", b"\xb2"])
+def test_a_number_that_is_none_is_refused(given: bytes) -> None:
+    """Neither is it guessed what was meant, nor passed on uncounted."""
+    with pytest.raises(TargetRefused, match="Max-Forwards"):
+        guard.one_hop_less(Fields([(b"Max-Forwards", given)]))
+
+
+def test_two_numbers_are_refused() -> None:
+    """Of two Max-Forwards neither counts."""
+    with pytest.raises(TargetRefused, match="sent 2 times"):
+        guard.one_hop_less(Fields([(b"Max-Forwards", b"1"), (b"max-forwards", b"1")]))

@@ -25,8 +25,23 @@ CALLERS_ONLY = (
     {b"authorization", b"cookie", b"host", b"expect", b"x-pleo-tenant", b"forwarded"}
     | {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-anything"}
     | {b"x-http-method", b"x-http-method-override", b"x-method-override"}
+    | {b"x-original-url", b"x-original-uri", b"x-original-method", b"x-original-host", b"x-rewrite-url"}
+    | {b"x-override-url", b"x-http-path-override", b"x-http-host-override", b"x-host", b"x-proxy-url"}
+    | {b"x-envoy-original-path", b"x-envoy-original-method"}
 )
-KEPT = {b"accept", b"content-type", b"content-length", b"via", b"x-authorization", b"hostname", b"tea"}
+PREFIXES = (b"proxy-", b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-envoy-")
+KEPT = {
+    b"x-hostname",
+    b"x-originals",
+    b"x-http",
+    b"accept",
+    b"content-type",
+    b"content-length",
+    b"via",
+    b"x-authorization",
+    b"hostname",
+    b"tea",
+}
 # What the message would mean something else without.
 NEVER_NAMED = {b"host", b"content-length", b"content-type", b"content-encoding", b"expect", b"via"}
 
@@ -80,7 +95,7 @@ def test_nothing_of_one_hop_and_nothing_of_the_caller_survives(fields: Headers) 
     gone = HOP_BY_HOP | (CALLERS_ONLY - {b"host"})
     up = for_upstream(fields)
     assert not [name for name, _ in up if plain(name) in gone]
-    assert not [name for name, _ in up if plain(name).startswith((b"proxy-", b"x-forwarded-"))]
+    assert not [name for name, _ in up if plain(name).startswith(PREFIXES)]
     assert not [name for name, _ in up if name.lower() in named_by_connection(fields)]
     assert [field for field in up if plain(field[0]) == b"host"] == [HOST]
 
@@ -93,7 +108,7 @@ def test_everything_else_goes_up_as_it_came(fields: Headers) -> None:
         for name, value in fields
         if plain(name) not in HOP_BY_HOP | CALLERS_ONLY
         and name.lower() != b"content_length"
-        and not plain(name).startswith((b"proxy-", b"x-forwarded-"))
+        and not plain(name).startswith(PREFIXES)
         and name.lower() not in named_by_connection(fields)
     ]
     assert for_upstream(fields) == [HOST, *expected, VIA]
