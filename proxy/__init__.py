@@ -26,6 +26,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
 2. edges
 
+   * ``hardening``: what other processes of this machine get to see of this one
    * ``config``: settings, found, read and checked as a whole
    * ``keyring``: the key file
    * ``store``: what outlives the process, in SQLite or PostgreSQL

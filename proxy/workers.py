@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from time import monotonic
@@ -28,6 +29,8 @@ _LONGEST_DELAY_S = 30.0
 _STEADY_S = 10.0
 """A worker that lived this long did not die of its start, so its successor comes without delay."""
 _STOP_MARGIN_S = 10.0
+_FOR_THE_INTERPRETER = ("PATH", "PYTHON", "LD_", "LC_", "LANG")
+"""What the names of such variables begin with."""
 
 Work = Callable[[int, Connection], None]
 """What a worker does, in a process of its own: importable by name; it sends ``True`` when it serves."""
@@ -108,6 +111,7 @@ class Supervisor:
         process = self._context.Process(
             target=self._work, args=(index, theirs), name=f"pleo-proxy worker {index}"
         )
+        _start_tracker()
         process.start()
         theirs.close()
         self._processes[index] = process
@@ -145,6 +149,22 @@ class Supervisor:
             ends = monotonic() + patience_s
             while self._processes and monotonic() < ends:  # noqa: ASYNC110 - the keepers remove them
                 await asyncio.sleep(0.02)
+
+
+def _start_tracker() -> None:
+    """Start the process with which multiprocessing cleans up, if it does not run, without our secrets.
+
+    It would get the whole environment, and needs nothing of it but what finds the interpreter. It is not the
+    program, so it does not close itself to others.
+    """
+    kept = dict(os.environ)
+    for name in kept:
+        if not name.startswith(_FOR_THE_INTERPRETER):
+            del os.environ[name]
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.update(kept)
 
 
 def stop_s(settings: Settings) -> float:

@@ -58,6 +58,9 @@ def run(*arguments: str, stdin: str = "", environ: Mapping[str, str] | None = No
     handlers = root.handlers[:]
     with (
         mock.patch.object(sys, "argv", ["pleo-proxy", *arguments]),
+        # What closes the process of a command for good would close that of the tests.
+        mock.patch("proxy.hardening.close_to_others"),
+        mock.patch("proxy.cli.keep_texts_back"),
         mock.patch.object(sys, "stdin", io.StringIO(stdin)),
         mock.patch.dict(os.environ, {**clean_environ(), **(environ or {})}, clear=True),
         redirect_stdout(out),

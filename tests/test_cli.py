@@ -286,10 +286,10 @@ def test_check_warns_of_what_is_valid_and_risky(tmp_path: Path) -> None:
 
 def test_a_tenant_is_added_and_listed(ours: Cli) -> None:
     """What is given to ``tenants add`` is what ``tenants list`` and ``show`` say, in canonical form."""
-    options = ("--company", ACME.upper(), "--preset", "exports", "--legacy-key", "old-key")
+    options = ("--company", ACME.upper(), "--preset", "exports", "--legacy-key", "-")
     hosts = ("--host", "Acme.Internal", "--host", "a.internal")
     networks = ("--network", "10.1.0.0/16", "--network", "fd00:1::/64")
-    ran = ours.done("tenants", "add", "acme", *options, *hosts, *networks)
+    ran = ours.done("tenants", "add", "acme", *options, *hosts, *networks, stdin="old-key\n")
     assert ran.out == "Added tenant acme. Next: pleo-proxy connect acme\n"
     assert ran.err == ""
     ours.done("tenants", "add", "globex")
@@ -446,7 +446,9 @@ def test_a_legacy_key_is_read_from_standard_input_and_never_stored(ours: Cli) ->
     """``--legacy-key -`` reads a line; neither that key nor one from the command line is in the database."""
     keys = ("planted-legacy-key-0f3a9", "planted-legacy-key-77b1c")
     ours.done("tenants", "add", "acme", "--legacy-key", "-", stdin=f"{keys[0]}\nmore\n")
-    ours.done("tenants", "add", "globex", "--legacy-key", keys[1])
+    told = ours.done("tenants", "add", "globex", "--legacy-key", keys[1]).err
+    assert told.startswith("Warning: --legacy-key holds a secret, and the arguments of a command can be read")
+    assert keys[1] not in told
     ours.done("tenants", "add", "third", "--legacy-key", "-", "--legacy-key", "-", stdin="one\ntwo\n")
     line = ours("tenants", "add", "fourth", "--legacy-key", keys[0]).refusal(2)
     assert "'acme'" in line

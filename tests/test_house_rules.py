@@ -49,6 +49,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "problems",
     ),
     (
+        "hardening",
         "config",
         "keyring",
         "store",
@@ -334,6 +335,31 @@ def test_nothing_is_imported_or_run_by_its_name() -> None:
 def test_secrets_are_opened_only_where_it_is_agreed() -> None:
     """``Secret.reveal()`` is called in the listed modules and no others, and each of them needs it."""
     assert users_of({"reveal"}) == set(MAY_REVEAL)
+
+
+STARTS_PROCESSES = {
+    "Popen", "create_subprocess_exec", "create_subprocess_shell", "execv", "execve", "fork", "forkpty",
+    "get_context", "popen", "posix_spawn", "posix_spawnp", "spawnv", "subprocess", "system",
+}  # fmt: skip
+
+
+def test_only_workers_are_started() -> None:
+    """No program is started that would get our environment, and the secrets in it, but our own workers."""
+    assert users_of(STARTS_PROCESSES) == {"workers"}
+
+
+SECRET_NAMES = re.compile(r"secret|token|password|credential|(?<!key_)key(?!_id)")
+ARGUMENTS_WITH_SECRETS = {"legacy_keys"}
+"""Parameters of commands whose value is a secret: each also takes ``-``, for standard input."""
+
+
+def test_no_argument_is_a_secret() -> None:
+    """No command takes a secret as an argument, where every user sees it, but has a way around that."""
+    for words, command in all_commands(cli):
+        for param in command.params:
+            if SECRET_NAMES.search(param.name or ""):
+                assert param.name in ARGUMENTS_WITH_SECRETS, words
+                assert "'-' reads it from standard input" in getattr(param, "help", "")
 
 
 # --- tasks, prints, marks

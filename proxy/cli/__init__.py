@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import click
 
-from proxy import __version__
-from proxy.cli.ending import NAME, exit_code_of
+from proxy import __version__, hardening
+from proxy.cli.ending import NAME, exit_code_of, keep_texts_back
 
 
 def _serve() -> tuple[click.Command, ...]:
@@ -106,4 +106,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    sys.exit(exit_code_of(lambda: cli.main(prog_name=NAME, standalone_mode=False)))
+    keep_texts_back()
+    sys.exit(exit_code_of(_run))
+
+
+def _run() -> object:
+    hardening.close_to_others()
+    return cli.main(prog_name=NAME, standalone_mode=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,19 @@ def exit_code_of(work: Callable[[], object]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def keep_texts_back() -> None:
+    """Have what nobody catches told by type and place, in threads and at the end of objects too."""
+    sys.excepthook = lambda _kind, error, _trace: _tell(error)
+    threading.excepthook = lambda crashed: (
+        None if isinstance(crashed.exc_value, SystemExit) else _tell(crashed.exc_value)
+    )
+    sys.unraisablehook = lambda failed: _tell(failed.exc_value)
+
+
+def _tell(error: BaseException | None) -> None:
+    click.echo(f"{NAME}: {_internal(error)}", err=True)
+
+
 def _line_and_code(error: Exception) -> tuple[str, int]:
     match error:
         case click.ClickException():
@@ -46,9 +61,14 @@ def _line_and_code(error: Exception) -> tuple[str, int]:
         case OSError():
             return f"{error.strerror or type(error).__name__}; check the disk or the pipe", 1
         case _:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(where.filename).name}:{where.lineno}"
-            return f"internal error, {type(error).__name__} at {place}; please report it", 1
+            return _internal(error), 1
+
+
+def _internal(error: BaseException | None) -> str:
+    """A defect by its type and place: its text may hold anything."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+    return f"internal error, {type(error).__name__} at {place}; please report it"
 
 
 def _one_line(error: click.ClickException) -> str:

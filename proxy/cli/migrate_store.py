@@ -10,6 +10,7 @@ import click
 
 from proxy import pairs
 from proxy.cli.inputs import config_option, load_settings, open_ring
+from proxy.cli.output import warn_of_arguments
 from proxy.config.store_url import StoreUrl, parse_store_url
 from proxy.config.values import Rule
 from proxy.errors import StoreError, StoreMissingError, UsageError
@@ -34,6 +35,8 @@ def migrate_store(source: str, target: str, config_path: Path | None, *, dry_run
     origin, goal = _url("FROM", source), _url("TO", target)
     if origin == goal:
         raise UsageError(f"FROM and TO are the same store, {origin}; name two")
+    if origin.password is not None or goal.password is not None:
+        warn_of_arguments("FROM or TO", "give the password as PGPASSWORD or in PostgreSQL's password file")
     snapshot = asyncio.run(_migrate(origin, goal, config_path, dry_run=dry_run))
     content = snapshot.content
     counts = {

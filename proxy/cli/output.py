@@ -16,6 +16,15 @@ from rich.table import Table
 _STATE_STYLES = {"connected": "green", "refreshing": "cyan", "needs_reauth": "bold red", "revoked": "red"}
 
 
+def warn_of_arguments(item: str, remedy: str) -> None:
+    """Say that a secret stood where every user of the machine can read it; it is too late for this one."""
+    click.echo(
+        f"Warning: {item} holds a secret, and the arguments of a command can be read by every user of this "
+        f"machine while it runs; {remedy}",
+        err=True,
+    )
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401 - anything that is JSON
     """``value`` as indented JSON on standard output."""
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

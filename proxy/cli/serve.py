@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import uvloop
 
-from proxy import app, config, workers
+from proxy import app, config, hardening, workers
 from proxy.cli.allocation import keep_large_blocks, spare_the_collector
-from proxy.cli.ending import exit_code_of
+from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
 from proxy.facts import Emit
@@ -33,11 +33,20 @@ from proxy.workers import Supervisor
 def serve(config_path: Path | None) -> None:
     """Run the proxy until SIGTERM or SIGINT, then drain."""
     settings = load_settings(config_path, check_references=True)
+    for folder in _state_folders(settings):
+        hardening.check_folder(folder)
     if settings.listen.workers == 1:
         keep_large_blocks()
         uvloop.run(_serve(settings))
     else:
         sys.exit(asyncio.run(_supervise(settings, config_path)))
+
+
+def _state_folders(settings: Settings) -> list[Path]:
+    """Where files are kept that others must not exchange."""
+    database = settings.store.url.path
+    folders = [settings.store.state_dir, *([database.absolute().parent] if database is not None else [])]
+    return list(dict.fromkeys(folders))
 
 
 async def _serve(settings: Settings) -> None:
@@ -67,10 +76,12 @@ def _work(number: int, ready: Connection, config_path: Path | None, counts: Path
     """A worker's life, from its start in a process of its own."""
 
     def run() -> None:
+        hardening.close_to_others()
         settings = load_settings(config_path, check_references=True)
         keep_large_blocks()
         uvloop.run(_serve_with_others(settings, number, ready, counts))
 
+    keep_texts_back()
     sys.exit(exit_code_of(run))
 
 
@@ -115,7 +126,14 @@ def log_sink(settings: Settings, *, worker: int | None = None) -> Emit:
 def check(config_path: Path | None) -> None:
     """Check the whole configuration and print what to enter into Pleo's registration form."""
     settings = load_settings(config_path, check_references=True)
-    for warning in config.warnings(settings):
+    for folder in _state_folders(settings):
+        hardening.check_folder(folder)
+    listed = [
+        f"directory {folder}: other users can list it; run `chmod 700 {folder}`"
+        for folder in _state_folders(settings)
+        if hardening.is_listed_by_others(folder)
+    ]
+    for warning in [*config.warnings(settings), *listed]:
         click.echo(f"Warning: {warning}", err=True)
     sheet = config.registration_sheet(settings)
     width = max(len(label) for label, _ in sheet)

@@ -13,7 +13,7 @@ import click
 
 from proxy import listing
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
-from proxy.cli.output import print_record, print_rows
+from proxy.cli.output import print_record, print_rows, warn_of_arguments
 from proxy.config import Settings, TenantEntry, load_tenants_file
 from proxy.errors import TenantError
 from proxy.model import Grant, Preset, Secret, Tenant
@@ -96,6 +96,11 @@ def _read_key(given: str) -> Secret:
     return Secret(text)
 
 
+def _warn_of_keys(legacy_keys: tuple[str, ...]) -> None:
+    if set(legacy_keys) - {"-"}:
+        warn_of_arguments("--legacy-key", "give it as '-' and on standard input")
+
+
 @tenants.command()
 @click.argument("name")
 @_tenant_options
@@ -113,6 +118,7 @@ def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: A
 
     with_store(config_path, lambda store, _: store.edit_tenants(edit))
     click.echo(f"Added tenant {name}. Next: pleo-proxy connect {name}")
+    _warn_of_keys(options["legacy_keys"])
 
 
 @tenants.command(name="set")
@@ -145,6 +151,7 @@ def set_(
 
     with_store(config_path, work)
     click.echo(f"Changed tenant {name}.")
+    _warn_of_keys(options["legacy_keys"])
 
 
 @tenants.command(name="list")
