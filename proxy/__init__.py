@@ -14,9 +14,11 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``recurring``: a memory of what callers repeat
    * ``target``: what a request asks for, as bytes that are judged and never rewritten
    * ``headers``: what crosses the proxy, what does not, and where the credential goes in
+   * ``addresses``: which addresses a connection with a credential may be opened to
+   * ``arrival``: how a request reached the proxy, and from whom
+   * ``forwarded``: what trusted proxies in front say of the caller
    * ``heads``: the head of a request, read strictly or refused
    * ``framing``: where the body of a request ends
-   * ``addresses``: which addresses a connection with a credential may be opened to
    * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
    * ``policy``: what a tenant's callers may ask
    * ``oauth``: OAuth messages as data
@@ -54,6 +56,8 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 5. doors and sinks
 
    * ``door``: the listening sockets
+   * ``unix_socket``: a listening Unix socket and its file
+   * ``entrance``: who comes in by a listening socket
    * ``listener``: the accepting side, for callers
    * ``telemetry``: facts as log lines and metrics
    * ``admin``: the operator's listener

@@ -7,9 +7,11 @@ between.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -20,7 +22,7 @@ from proxy.admin import Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.authorize import Authorize
 from proxy.config import Settings, resolve
-from proxy.door import Door, open_doors
+from proxy.door import Door
 from proxy.errors import StoreUnavailable
 from proxy.exchange import Exchange
 from proxy.facts import (
@@ -31,6 +33,7 @@ from proxy.facts import (
     StoreFailed,
     StoreRecovered,
     TaskCrashed,
+    TenantMissing,
     TenantsLoaded,
     innermost_place,
 )
@@ -66,6 +69,7 @@ class App:
         self._doors: list[Door] = []
         self._store_down_since: float | None = None
         self._ready = False
+        self._missing: set[tuple[str, str]] = set()
         self._admin_check: Callable[[Secret], bool] | None = None
         self.generated_admin_token: Secret | None = None
         """Set at the first start if the configuration has none; to be shown once."""
@@ -79,9 +83,12 @@ class App:
 
     # --- start
 
-    async def build(self, environ: Mapping[str, str], metrics: Metrics) -> None:
+    async def build(
+        self, environ: Mapping[str, str], metrics: Metrics, sockets: Mapping[Path, socket.socket] | None
+    ) -> None:
         """Make every part, lowest layer first, and open the listeners.
 
+        :param sockets: Unix sockets of callers that are open already; ``None`` to open them here.
         :raises OperatorError: whatever keeps the proxy from serving, in one line with its remedy.
         """
         settings = self._settings
@@ -132,7 +139,7 @@ class App:
             settings.listen.public_url,
             self._emit,
             self._is_configured_host,
-            Directory({}),
+            Directory({}, settings.listen.default_tenant),
         )
         self._set_tenants(await store.tenants())
         self._metrics = metrics
@@ -153,7 +160,7 @@ class App:
             self._admin_check = admin_token.checker(resolve(configured, environ, item="admin.token"))
         if self._worker in (None, 0):
             await self._listen_to_operators(authorize, metrics)
-        await self._listen_to_callers()
+        self._listen_to_callers(sockets)
         if configured is None:
             # Last, since it is shown once: a start that fails must not use it up unseen.
             self._admin_check, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
@@ -192,17 +199,15 @@ class App:
     def _is_admin_token(self, given: Secret) -> bool:
         return self._admin_check is not None and self._admin_check(given)
 
-    async def _listen_to_callers(self) -> None:
-        self.server = CallerServer(self.exchange, wiring.accept_limits(self._settings))
+    def _listen_to_callers(self, sockets: Mapping[Path, socket.socket] | None) -> None:
+        settings = self._settings
+        self.server = CallerServer(self.exchange, wiring.accept_limits(settings))
         self._stack.callback(self.server.stop_sweeping)
-        for address in self._settings.listen.proxy:
-            try:
-                doors = open_doors(
-                    self.server, address.host, address.port, reuse_port=self._worker is not None
-                )
-            except OSError as error:
-                raise wiring.cannot_listen("listen.proxy", address, error) from None
-            for door in doors:
+        if sockets is None:
+            sockets = wiring.unix_sockets(settings, self._stack.enter_context(ExitStack()))
+        for listener in settings.listen.proxy:
+            protocol = self.server.behind(wiring.entrance(settings, listener))
+            for door in wiring.doors(listener, protocol, sockets, reuse_port=self._worker is not None):
                 self._stack.callback(door.close)
                 self._doors.append(door)
         self.proxy_addresses = tuple(wiring.shown(door.name) for door in self._doors)
@@ -245,9 +250,13 @@ class App:
 
     def _set_tenants(self, tenants: Mapping[str, Tenant]) -> None:
         before = self.exchange.directory.tenants
+        missing = {named for named in wiring.tenants_named(self._settings) if named[1] not in tenants}
+        for setting, name in sorted(missing - self._missing):
+            self._emit(TenantMissing(setting, name))
+        self._missing = missing
         if before == tenants:
             return
-        self.exchange.directory = Directory(tenants)
+        self.exchange.directory = Directory(tenants, self._settings.listen.default_tenant)
         self._emit(
             TenantsLoaded(
                 len(tenants),
@@ -318,15 +327,17 @@ async def start(
     stack: AsyncExitStack,
     clock: Clock = time.time,
     worker: int | None = None,
+    unix_sockets: Mapping[Path, socket.socket] | None = None,
 ) -> App:
     """A running proxy; what it opened is closed when ``stack`` is, after a drain.
 
     :param worker: number of this process among several workers; ``None`` if it serves alone.
+    :param unix_sockets: of a worker, by their paths; one that serves alone makes its own.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(_crash_reporter(emit))
     app = App(settings, emit, clock, stack, worker)
-    await app.build(environ, metrics)
+    await app.build(environ, metrics, unix_sockets)
     watching = asyncio.create_task(app.watch(), name="watch")
 
     async def stop() -> None:

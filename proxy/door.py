@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 _AT_ONCE = 256
 """Connections accepted in one turn, so that those who are in get their turn too."""
-_BACKLOG = 1024
+BACKLOG = 1024
+"""Connections that wait until they are accepted."""
 _OUT_OF_FILES_PAUSE_S = 0.5
 """Accepting again at once would only fail again; connections that end give descriptors back."""
 
@@ -30,9 +31,9 @@ class Door:
         self._loop.add_reader(sock.fileno(), self._accept)
 
     @property
-    def name(self) -> tuple[object, ...]:
-        """The address on which it listens."""
-        address: tuple[object, ...] = self._socket.getsockname()
+    def name(self) -> tuple[object, ...] | str:
+        """The address on which it listens; the path of a Unix socket."""
+        address: tuple[object, ...] | str = self._socket.getsockname()
         return address
 
     def close(self) -> None:
@@ -96,7 +97,7 @@ def open_doors(
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setblocking(False)
             sock.bind(address)
-            sock.listen(_BACKLOG)
+            sock.listen(BACKLOG)
     except OSError:
         for sock in sockets:
             sock.close()

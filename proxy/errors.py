@@ -91,6 +91,11 @@ class TenantAmbiguous(Refusal):
     title = "More than one tenant claims this request"
     action = "Send it so that only one tenant's route matches, or ask the operator to narrow the routes."
 
+    def __init__(self, detail: str = "", *, claims: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.claims = claims
+        """Each route with the tenant that it names."""
+
 
 class TenantDisabled(Refusal):
     """The operator has switched the tenant off."""

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from proxy import guard, headers, policy, problems, target
-from proxy.errors import BodyTooLarge, InternalError, Overloaded, Refusal, TargetRefused
-from proxy.facts import Emit, RequestCrashed, RequestFinished, innermost_place
+from proxy import forwarded, guard, headers, policy, problems, target
+from proxy.arrival import Arrival
+from proxy.errors import BodyTooLarge, InternalError, Refusal, TargetRefused, TenantAmbiguous
+from proxy.facts import Emit, RequestAmbiguous, RequestCrashed, RequestFinished, innermost_place
 from proxy.headers import Fields
 from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
@@ -31,6 +32,8 @@ from proxy.upstream import Answer, BrokenOff, Upstream
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")
 _RUN = secrets.token_hex(10)
 _numbers = itertools.count()
+_CLAIMS_MOST = 8
+"""In a log line: a caller may send as many keys as a head holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class _Record:
     def __init__(self, request: CallerRequest) -> None:
         self.started = perf_counter()
         self.fact = RequestFinished(
-            _request_id(request.head.fields), method=request.head.method, caller=request.line.peer
+            _request_id(request.head.fields), method=request.head.method, caller=request.line.arrival.caller
         )
         self.intake = request.body
         self.body: HeldBody | ReplayBody | None = None
@@ -121,18 +124,19 @@ class Exchange:
         method, raw_target, http_1_1, fields = request.head
         asked = target.parse(raw_target, self.limits.target_bytes)
         record.fact.path = asked.shown
-        if request.line.over_limit:
-            raise Overloaded("limits.connections is reached", retry_after_s=5)
+        arrival = request.line.arrival
+        if arrival.trusted is not None or request.line.unwelcome is not None:
+            arrival = self._told_by_proxy(request, asked.authority, record)
 
         # Guard: is it for us, and not from a web page or from ourselves?
-        authority, host = guard.admit(fields, asked.authority, http_1_1)
+        authority, host = guard.admit(fields, arrival.authority or asked.authority, http_1_1)
         if authority is not None:
             guard.check_host(host, self.is_configured_host)
         if method == "OPTIONS":
             fields = guard.one_hop_less(fields)
 
         # Resolve the tenant, then ask its policy.
-        resolved = self.directory.resolve(asked, fields, host, request.line.peer)
+        resolved = self.directory.resolve(asked, fields, host, arrival)
         tenant = resolved.tenant
         record.fact.tenant = tenant.name
         policy.check(tenant, method, resolved.target.decoded)
@@ -158,7 +162,7 @@ class Exchange:
                     record.not_repeated = lost
 
             # Respond: in one write what is here already, then the rest as it comes.
-            base_url = f"http://{authority or request.line.own_address()}{resolved.prefix}"
+            base_url = f"{arrival.scheme}://{authority or request.line.own_address()}{resolved.prefix}"
             response = self._response(answer, base_url, record)
             response.begin(request)
             if not response.is_whole:
@@ -167,6 +171,23 @@ class Exchange:
                 response.end(headers.trailers_that_pass(answer.trailers, answer.headers))
         finally:
             answer.abort()  # does nothing to an answer that was read to its end
+
+    def _told_by_proxy(self, request: CallerRequest, absolute: str | None, record: _Record) -> Arrival:
+        """What a trusted proxy in front says of a request, if those of the connection are served at all.
+
+        The host that it tells stands for ``Host``, which must be one of ours all the same: the proxy may pass
+        on what it says as a page of a rebound name has made it up.
+        """
+        head = request.head
+        arrival = forwarded.behind(request.line.arrival, head.fields)
+        record.fact.caller = arrival.caller
+        if request.line.unwelcome is not None:
+            raise request.line.unwelcome.with_traceback(None)
+        if arrival.authority is not None:
+            authority, host = guard.admit(head.fields, absolute, head.http_1_1)
+            if authority is not None:
+                guard.check_host(host, self.is_configured_host)
+        return arrival
 
     async def _send(
         self, method: str, asked: target.Target, cleaned: bytes, token: AccessToken, record: _Record
@@ -232,6 +253,8 @@ class Exchange:
         fact = record.fact
         fact.tenant = refusal.tenant = refusal.tenant or fact.tenant
         fact.path = fact.path or target.loggable_path(request.head.target)
+        if isinstance(refusal, TenantAmbiguous):
+            self.emit(RequestAmbiguous(fact.request_id, refusal.claims[:_CLAIMS_MOST], fact.caller))
         body = problems.document(refusal, public_url=self.public_url, request_id=fact.request_id)
         fields = problems.fields(refusal, body, request_id=fact.request_id)
         # What is malformed could be taken for another request than it was meant to be.

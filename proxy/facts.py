@@ -61,6 +61,18 @@ class RequestFinished(Fact):
 
 
 @dataclass(slots=True)
+class RequestAmbiguous(Fact):
+    """Routes of different tenants claimed one request, which was refused. Keys are never among the claims."""
+
+    event: ClassVar[str] = "request.ambiguous"
+    level: ClassVar[Level] = "warning"
+    request_id: str
+    claims: tuple[str, ...]
+    """Each kind of route with the tenant that it names, eight at the most."""
+    caller: str
+
+
+@dataclass(slots=True)
 class CircuitOpened(Fact):
     """Request after request to the upstream got no answer, so for a while none is sent."""
 
@@ -318,6 +330,16 @@ class TenantsLoaded(Fact):
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class TenantMissing(Fact):
+    """A setting names a tenant that the store does not have; what it is for is refused until it is added."""
+
+    event: ClassVar[str] = "tenants.missing"
+    level: ClassVar[Level] = "warning"
+    setting: str
+    tenant: str
 
 
 @dataclass(slots=True)

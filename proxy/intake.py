@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from proxy.errors import TargetRefused
+from proxy.arrival import Arrival
+from proxy.errors import Refusal, TargetRefused
 from proxy.framing import Decoder
 from proxy.headers import Field
 from proxy.heads import Head
@@ -22,10 +23,10 @@ HIGH_WATER = 256 * 1024
 class Line(Protocol):
     """The connection that a request came on and its answer goes out on."""
 
-    peer: str
-    """Address of the caller; ``unix`` where it has none."""
-    over_limit: bool
-    """One connection more than ``limits.connections``."""
+    arrival: Arrival
+    """Whose connection it is, as far as the socket tells."""
+    unwelcome: Refusal | None
+    """Why no request of this connection is served, if none is."""
 
     def write(self, data: bytes) -> None:
         """Send bytes.

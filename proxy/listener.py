@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from proxy import framing, heads
-from proxy.errors import HeadTooLarge, Refusal, TargetRefused, TargetTooLong
+from proxy.arrival import Arrival
+from proxy.entrance import Entrance
+from proxy.errors import HeadTooLarge, Overloaded, Refusal, TargetRefused, TargetTooLong
 from proxy.exchange import Exchange
 from proxy.framing import CHUNKED, Chunks, Counted
 from proxy.intake import HIGH_WATER, CallerBody, CallerRequest
@@ -50,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_drained",
         "_dropping",
+        "_entrance",
         "_limits",
         "_loop",
         "_paused",
@@ -61,18 +66,19 @@ class Connection(asyncio.Protocol):
         "_under_way",
         "_unread",
         "_waiter",
-        "over_limit",
-        "peer",
+        "arrival",
+        "unwelcome",
     )
 
-    def __init__(self, server: CallerServer) -> None:
+    def __init__(self, server: CallerServer, entrance: Entrance) -> None:
         self._server = server
+        self._entrance = entrance
         self._limits = server.limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._task: asyncio.Task[None]
-        self.peer = ""
-        self.over_limit = False
+        self.arrival: Arrival
+        self.unwelcome: Refusal | None = None
         self._unread = b""
         self._seen = 0
         """Of the unread bytes, how many are known to be no whole head."""
@@ -259,12 +265,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, since uvloop's transports do not derive from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        name = transport.get_extra_info("peername")
-        self.peer = str(name[0]) if isinstance(name, tuple) else "unix"
+        self.arrival, self.unwelcome = self._entrance.arrival(transport)
         self._since = self._loop.time()
         connections = self._server.connections
         connections.add(self)
-        self.over_limit = len(connections) > self._limits.connections
+        if len(connections) > self._limits.connections:
+            self.unwelcome = Overloaded("limits.connections is reached", retry_after_s=5)
         self._task = self._loop.create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
@@ -330,11 +336,11 @@ class CallerServer:
         self.connections: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def __call__(self) -> Connection:
-        """A protocol for a new connection."""
+    def behind(self, entrance: Entrance) -> Callable[[], Connection]:
+        """What makes the protocols of connections that come in there."""
         if self._sweeping is None:
             self._sweep()
-        return Connection(self)
+        return partial(Connection, self, entrance)
 
     def stop_sweeping(self) -> None:
         """For the end: no timer is left behind."""

@@ -7,6 +7,7 @@ Imports nothing of the project, does no I/O, reads no clock. Instants are second
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -125,6 +126,10 @@ class HttpProxy:
     port: int
     credentials: Secret | None = None
     """``user:password``."""
+
+
+TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""What a tenant may be called: it is the first segment of a path."""
 
 
 @dataclass(frozen=True, slots=True)

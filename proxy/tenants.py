@@ -19,20 +19,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from proxy import headers
+from proxy.addresses import Network
+from proxy.arrival import Arrival, address_of
 from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
 from proxy.headers import Fields
-from proxy.model import Secret, Tenant
+from proxy.model import TENANT_NAME, Secret, Tenant
 from proxy.oauth import company_id
 from proxy.target import Target
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _LIKE_A_VERSION = re.compile(r"v\d+(-[a-z0-9]+)?")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 _MAPPED_IPV4 = ipaddress.IPv6Network("::ffff:0:0/96")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def hash_legacy_key(key: Secret) -> str:
@@ -45,7 +43,7 @@ def checked(tenant: Tenant) -> Tenant:
 
     :raises TenantError: a name, company, host or network that is none; the text names item and value.
     """
-    if not _NAME.fullmatch(tenant.name):
+    if not TENANT_NAME.fullmatch(tenant.name):
         raise TenantError(
             f"tenant name {tenant.name!r}: use 1 to 63 of a-z, 0-9 and '-', not beginning with '-'"
         )
@@ -132,7 +130,7 @@ def _company(tenant: Tenant) -> str:
 
 def _host(tenant: str, host: str) -> str:
     lower = host.strip().lower().rstrip(".")
-    if not _HOST.fullmatch(lower) or _address(lower) is not None:
+    if not _HOST.fullmatch(lower) or address_of(lower) is not None:
         raise TenantError(
             f"tenant {tenant!r}: host {host!r} is not a host name; give a name without port or scheme"
         )
@@ -175,8 +173,10 @@ class Resolved(NamedTuple):
 class Directory:
     """The tenants in force, indexed by route."""
 
-    def __init__(self, tenants: Mapping[str, Tenant]) -> None:
+    def __init__(self, tenants: Mapping[str, Tenant], default: str | None = None) -> None:
+        """``default``: name of the tenant of requests that nothing claims (``listen.default_tenant``)."""
         self.tenants = dict(tenants)
+        self._default = default
         self._hosts = {host: tenant for tenant in tenants.values() for host in tenant.hosts}
         self._keys = {key: tenant for tenant in tenants.values() for key in tenant.legacy_keys}
         self._networks = _outermost(_network_claims(tenants))
@@ -189,35 +189,36 @@ class Directory:
         """Host names of all tenants, which callers may use in ``Host``."""
         return self._hosts.keys()
 
-    def resolve(self, target: Target, fields: Fields, host: str, caller: str) -> Resolved:
+    def resolve(self, target: Target, fields: Fields, host: str, arrival: Arrival) -> Resolved:
         """Find the one tenant that claims a request.
 
         :param host: host of the request without port, in lower case.
-        :param caller: address of the socket's peer.
         :raises TenantUnknown: no route claims it; the detail tells what was tried.
         :raises TenantAmbiguous: routes of different tenants claim it.
         :raises TenantDisabled: the operator switched the tenant off.
         """
         by_path = self.tenants.get(target.first_segment)
-        claims = self._other_claims(fields, host, caller)
+        claims = self._other_claims(fields, host, arrival)
         if by_path is not None:
             tenant = by_path
             claims = [("path prefix", by_path), *claims] if claims else claims
         elif claims:
             tenant = claims[0][1]
         else:
-            raise TenantUnknown(_what_was_tried(target, host, caller, fields))
+            tenant = self._nobodys(target, host, arrival.caller, fields)
         if claims and any(other is not tenant for _, other in claims):
-            named = ", ".join(f"{how} says {other.name!r}" for how, other in claims)
-            raise TenantAmbiguous(f"the routes disagree: {named}")
+            named = tuple(dict.fromkeys(f"{how} says {other.name!r}" for how, other in claims))
+            raise TenantAmbiguous(f"the routes disagree: {', '.join(named)}", claims=named)
         if not tenant.enabled:
             raise TenantDisabled(f"tenant {tenant.name!r} is disabled", tenant=tenant.name)
         if by_path is None:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
 
-    def _other_claims(self, fields: Fields, host: str, caller: str) -> list[Claimed]:
+    def _other_claims(self, fields: Fields, host: str, arrival: Arrival) -> list[Claimed]:
         claims: list[Claimed] = []
+        if arrival.listener is not None:
+            claims.append(("listener", self._configured(arrival.listener, "the listener is for")))
         if (by_host := self._hosts.get(host)) is not None:
             claims.append(("host", by_host))
         if fields.values(headers.TENANT):
@@ -226,7 +227,7 @@ class Directory:
         if self._keys:
             owners = map(self._by_legacy_key, fields.values(b"authorization"))
             claims += [("legacy key", tenant) for tenant in owners if tenant is not None]
-        if self._networks and (by_network := self._by_network(caller)) is not None:
+        if self._networks and (by_network := self._by_network(arrival.caller)) is not None:
             claims.append(("caller network", by_network))
         return claims
 
@@ -237,12 +238,33 @@ class Directory:
             raise TenantUnknown(f"the X-Pleo-Tenant header names {named[:63]!r}, which is no tenant here")
         return tenant
 
+    def _configured(self, name: str, what: str) -> Tenant:
+        tenant = self.tenants.get(name)
+        if tenant is None:
+            raise TenantUnknown(f"{what} {name!r}, which is no tenant here; the operator adds it")
+        return tenant
+
+    def _nobodys(self, target: Target, host: str, caller: str, fields: Fields) -> Tenant:
+        """The tenant of a request that nothing claims, if one is configured.
+
+        Not of one with a legacy key that is not known: whoever sends it speaks for somebody else.
+        """
+        users = map(_basic_user, fields.values(b"authorization"))
+        if self._default is None or any(user is not None for user in users):
+            raise TenantUnknown(_what_was_tried(target, host, caller, fields))
+        return self._configured(self._default, "listen.default_tenant is")
+
     def _find_key(self, value: bytes) -> Tenant | None:
+        """The tenant of a key, which is looked up by its hash.
+
+        How long that takes tells nothing of a key: dictionaries compare by a hash with a secret of this
+        process first, and what is compared then is a SHA-256, no part of which leads to the key.
+        """
         user = _basic_user(value)
         return None if user is None else self._keys.get(hash_legacy_key(user))
 
     def _find_network(self, caller: str) -> Tenant | None:
-        address = _address(caller)
+        address = address_of(caller)
         if address is None:
             return None
         wanted: tuple[int, int] = (address.version, int(address))
@@ -271,16 +293,6 @@ def _basic_user(value: bytes) -> Secret | None:
     except (binascii.Error, ValueError):
         return None
     return Secret(user) if user else None
-
-
-def _address(text: str) -> Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    # A dual-stack listener sees an IPv4 caller as ::ffff:10.0.0.1, and routes are written for 10.0.0.1.
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
 def _what_was_tried(target: Target, host: str, caller: str, fields: Fields) -> str:

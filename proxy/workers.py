@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Any
 
 from proxy import wiring
-from proxy.config import Address, Settings
+from proxy.config import Address, Settings, tcp_addresses
 from proxy.facts import Emit, WorkerDied, WorkerStarted
 
 _FIRST_DELAY_S = 0.5
@@ -175,10 +175,12 @@ def stop_s(settings: Settings) -> float:
 def check_ports(settings: Settings) -> None:
     """Refuse ports that someone listens on: workers share theirs, and would share them with a stranger too.
 
+    Unix sockets are no ports: the supervisor listens on them, and every worker accepts from the same queue.
+
     :raises OperatorError: a port is in use, or cannot be listened on.
     """
     addresses: Iterable[tuple[str, Address]] = [
-        *(("listen.proxy", address) for address in settings.listen.proxy),
+        *(("listen.proxy", address) for address in tcp_addresses(settings.listen.proxy)),
         ("listen.admin", settings.listen.admin),
     ]
     for item, address in addresses:

@@ -273,13 +273,14 @@ async def stage(
     *,
     limits: Mapping[str, float] | None = None,
     pleo: Mapping[str, str] | None = None,
+    listen: Mapping[str, object] | None = None,
     **refresh: float,
 ) -> AsyncIterator[Stage]:
     """A stage whose proxy takes ``[refresh]`` settings from the keywords."""
     up, auth = await _Server().start(), await _Server().start()
     settings = Settings.model_validate(
         {
-            "listen": {"proxy": "127.0.0.1:0", "admin": "127.0.0.1:0"},
+            "listen": {"proxy": "127.0.0.1:0", "admin": "127.0.0.1:0", **(listen or {})},
             "pleo": {
                 "environment": "custom",
                 "client_id": "id",

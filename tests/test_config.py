@@ -13,11 +13,13 @@ import pytest
 
 from proxy.config import (
     Address,
+    CallerListener,
     CredentialRef,
     EnvRef,
     FileRef,
     SecretRef,
     Settings,
+    SocketPath,
     TenantEntry,
     find,
     load,
@@ -130,7 +132,7 @@ def test_find_accepts_an_environment_without_a_file(tmp_path: Path, monkeypatch:
 def test_defaults_are_those_of_the_contract() -> None:
     """What is not set has the documented default."""
     found = Settings.model_validate(MINIMAL)
-    assert found.listen.proxy == (Address("127.0.0.1", 8080),)
+    assert found.listen.proxy == (CallerListener(Address("127.0.0.1", 8080)),)
     assert found.listen.admin == Address("127.0.0.1", 8081)
     assert found.pleo.scopes == ("companies:read", "users:read")
     assert found.store.sqlite_path == Path("/var/lib/pleo-proxy/proxy.db")
@@ -215,14 +217,15 @@ def test_sizes_have_units(tmp_path: Path, size: str, expected: int) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        pytest.param("unix:/run/a.sock", SocketPath(Path("/run/a.sock")), id="unix"),
         pytest.param("[::1]:8080", Address("::1", 8080), id="ipv6"),
         pytest.param("0.0.0.0:0", Address("0.0.0.0", 0), id="any-port"),
         pytest.param("LocalHost:80", Address("localhost", 80), id="name"),
     ],
 )
-def test_addresses_are_parsed(tmp_path: Path, text: str, expected: Address) -> None:
+def test_addresses_are_parsed(tmp_path: Path, text: str, expected: Address | SocketPath) -> None:
     """A listener's address is host and port, with IPv6 in brackets."""
-    assert settings(tmp_path, f'[listen]\nproxy = ["{text}"]').listen.proxy == (expected,)
+    assert settings(tmp_path, f'[listen]\nproxy = ["{text}"]').listen.proxy == (CallerListener(expected),)
     assert str(expected) == text.lower()
 
 
@@ -255,7 +258,82 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
         pytest.param('[listen]\nproxy = "a:70000"', "the port must be at most 65535", id="port-too-high"),
         pytest.param('[listen]\nproxy = "[a]:80"', "brackets are for IPv6", id="brackets"),
         pytest.param("[listen]\nproxy = []", "listen.proxy = []: must not be empty", id="no-address"),
-        pytest.param('[listen]\nproxy = ["a:1", "a:1"]', "an entry is repeated", id="address-twice"),
+        pytest.param(
+            '[listen]\nproxy = ["a:1", "a:1"]', "two entries have the same address", id="address-twice"
+        ),
+        pytest.param(
+            '[listen]\nproxy = ["0.0.0.0:1", { address = "127.0.0.1:1", tenant = "acme" }]',
+            "two entries have the same address",
+            id="address-within",
+        ),
+        pytest.param(
+            '[listen]\nproxy = ["unix:/a", { address = "unix:/a", tenant = "acme" }]',
+            "two entries have the same address",
+            id="socket-twice",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "127.0.0.1:1", tenat = "acme" }',
+            "listen.proxy[0] = …: a listener's table has an unknown key; did you mean tenant?",
+            id="listener-key",
+        ),
+        pytest.param(
+            "[listen]\nproxy = { zzz = 1 }", "unknown key; known are address", id="listener-far-key"
+        ),
+        pytest.param('[listen]\nproxy = { tenant = "acme" }', "must have an address", id="listener-nowhere"),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tenant = "Acme" }', "tenant must be", id="listener-tenant"
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tenant = "" }', "tenant must be", id="listener-tenant-empty"
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", mode = "0660" }',
+            "is for Unix sockets only",
+            id="mode-of-tcp",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", mode = "rw" }', "mode must be", id="listener-mode"
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", mode = 660 }', "mode must be", id="listener-mode-number"
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", group = "4294967295" }',
+            "group must be",
+            id="group-number",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", group = "a b" }', "group must be", id="group-name"
+        ),
+        pytest.param('[listen]\nproxy = { address = "unix:/a", peers = [] }', "peers must be", id="no-peers"),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", peers = ["uid:1", 2] }',
+            "peers must be",
+            id="peer-number",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", peers = "user:acme" }',
+            "peers must be",
+            id="peer-by-name",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", peers = "uid:4294967295" }',
+            "peers must be",
+            id="peer-high",
+        ),
+        pytest.param('[listen]\nproxy = "unix:a"', "must have a full path", id="socket-relative"),
+        pytest.param('[listen]\nproxy = "unix:/a/"', "must have a full path", id="socket-directory"),
+        pytest.param(f'[listen]\nproxy = "unix:/{"a" * 107}"', "at most 107 bytes", id="socket-long"),
+        pytest.param(
+            '[listen]\ntrusted_proxies = "10.0.0.1/8"',
+            "without bits beyond its length",
+            id="proxies-host-bits",
+        ),
+        pytest.param(
+            '[listen]\ntrusted_proxies = "proxy"', "must be a network in CIDR notation", id="proxies-name"
+        ),
+        pytest.param('[listen]\ntrusted_proxies = ["::/0"]', "must not be everybody", id="proxies-everybody"),
+        pytest.param('[listen]\ndefault_tenant = "Acme"', "must be a tenant's name", id="default-tenant"),
         pytest.param('[listen]\nadmin = "127.0.0.1:8080"', "must not share the port", id="same-address"),
         pytest.param('[listen]\nadmin = "0.0.0.0:8080"', "must not share the port", id="all-interfaces"),
         pytest.param(
@@ -470,9 +548,15 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "item", "expected"),
     [
-        pytest.param("LISTEN__PROXY", "[::1]:80", "listen.proxy", (Address("::1", 80),), id="ipv6"),
         pytest.param(
-            "LISTEN__PROXY", "a:1, b:2", "listen.proxy", (Address("a", 1), Address("b", 2)), id="commas"
+            "LISTEN__PROXY", "[::1]:80", "listen.proxy", (CallerListener(Address("::1", 80)),), id="ipv6"
+        ),
+        pytest.param(
+            "LISTEN__PROXY",
+            "a:1, b:2",
+            "listen.proxy",
+            tuple(CallerListener(Address(name, port)) for name, port in (("a", 1), ("b", 2))),
+            id="commas",
         ),
         pytest.param("PLEO__SCOPES", '["a:b", "c:d"]', "pleo.scopes", ("a:b", "c:d"), id="json-list"),
         pytest.param("PLEO__SCOPES", "['a:b']", "pleo.scopes", ("a:b",), id="toml-list"),

@@ -7,6 +7,8 @@ from time import time
 
 import pytest
 
+from proxy.arrival import Arrival
+from proxy.errors import Refusal
 from proxy.headers import Fields, Headers
 from proxy.heads import Head
 from proxy.intake import CallerRequest
@@ -16,8 +18,8 @@ from proxy.response import CallerResponse
 class Line:
     """A connection that remembers what is written to it."""
 
-    peer = "127.0.0.1"
-    over_limit = False
+    arrival = Arrival("127.0.0.1")
+    unwelcome: Refusal | None = None
 
     def __init__(self) -> None:
         self.written = b""

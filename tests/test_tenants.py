@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.arrival import Arrival
 from proxy.errors import Refusal, TargetRefused, TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
 from proxy.headers import Fields, Headers
 from proxy.model import Preset, Secret, Tenant
@@ -202,9 +203,11 @@ def resolve(
     *,
     host: str = "127.0.0.1",
     caller: str = "198.51.100.9",
+    listener: str | None = None,
 ) -> Resolved:
     """The tenant of a request that by itself says nothing of one."""
-    return directory.resolve(parse(path, max_bytes=999), Fields(fields or []), host, caller)
+    arrival = Arrival(caller, listener=listener)
+    return directory.resolve(parse(path, max_bytes=999), Fields(fields or []), host, arrival)
 
 
 def by_network(directory: Directory, caller: str) -> str | None:
@@ -299,7 +302,13 @@ WITHOUT_PREFIX: dict[str, dict[str, str | Headers]] = {
     "network-seen-through-ipv6": {"caller": "::ffff:10.1.0.0"},
     "ipv6-network": {"caller": "2001:db8::1"},
     "ipv6-network-with-zone": {"caller": "2001:db8::1%eth0"},
-    "all-agree": {"fields": [TENANT_ACME, basic(KEY)], "host": "acme.example", "caller": "10.1.2.3"},
+    "listener": {"listener": "acme"},
+    "all-agree": {
+        "fields": [TENANT_ACME, basic(KEY)],
+        "host": "acme.example",
+        "caller": "10.1.2.3",
+        "listener": "acme",
+    },
 }
 
 
@@ -339,6 +348,17 @@ def test_fields_that_disagree(fields: Headers) -> None:
     """Neither the first nor the last of two claims wins."""
     with pytest.raises(TenantAmbiguous):
         resolve(DIRECTORY, fields=fields)
+
+
+def test_claims_are_told_once_each() -> None:
+    """A request with one key many times makes no long story of it, and tells no key."""
+    with pytest.raises(TenantAmbiguous) as caught:
+        resolve(DIRECTORY, b"/globex/v1", [basic(KEY)] * 50, caller="10.1.2.3")
+    assert caught.value.claims == (
+        "path prefix says 'globex'",
+        "legacy key says 'acme'",
+        "caller network says 'acme'",
+    )
 
 
 def test_a_disabled_tenant_does_not_resolve_ambiguity() -> None:
@@ -400,6 +420,27 @@ def test_a_tenant_header_is_sent_once() -> None:
         resolve(DIRECTORY, fields=[TENANT_ACME, TENANT_ACME])
 
 
+WITH_DEFAULT = Directory(named(ACME, GLOBEX, CLOSED), default="globex")
+
+
+@pytest.mark.parametrize("route", WITHOUT_PREFIX.values(), ids=WITHOUT_PREFIX)
+def test_a_default_tenant_takes_nothing_from_a_route(route: dict[str, str | Headers]) -> None:
+    """What a route claims is its tenant's, whatever the default is."""
+    assert resolve(WITH_DEFAULT, b"/v1/x", **route).tenant == ACME  # type: ignore[arg-type] # parameters
+
+
+def test_the_default_tenant_gets_what_nothing_claims() -> None:
+    """And it gets it as it came. A default that does not exist, or is off, is told of."""
+    found = resolve(WITH_DEFAULT, b"/v1/x")
+    assert (found.tenant, found.prefix, found.target.raw) == (GLOBEX, "", b"/v1/x")
+    with pytest.raises(TenantUnknown, match="default_tenant is 'nobody', which is no tenant here"):
+        resolve(Directory(named(ACME), default="nobody"))
+    with pytest.raises(TenantDisabled):
+        resolve(Directory(named(CLOSED), default="closed"))
+    with pytest.raises(TenantUnknown, match="lead to no tenant"):
+        resolve(WITH_DEFAULT, fields=[basic("plp_of-another-company")])
+
+
 def test_the_hosts_of_all_tenants() -> None:
     """The guard learns which names callers may use, also of a tenant that is switched off."""
     assert set(DIRECTORY.hosts) == {"acme.example", "globex.example", "closed.example"}
@@ -426,26 +467,30 @@ CLAIMS = st.tuples(
     st.sampled_from(["198.51.100.9", "10.1.0.1", "10.2.0.1"]),
     st.sampled_from([None, b"acme", b"globex", b"closed"]),
     st.sampled_from([None, KEY, OTHER_KEY]),
+    st.sampled_from([None, "at-acme", "at-globex", "at-closed"]),
 )
 MEANT: dict[object, str] = {
-    **dict.fromkeys([b"/acme/v1", "acme.example", "10.1.0.1", b"acme", KEY], "acme"),
-    **dict.fromkeys([b"/globex/v1", "globex.example", "10.2.0.1", b"globex", OTHER_KEY], "globex"),
-    **dict.fromkeys([b"/closed/v1", "closed.example", b"closed"], "closed"),
+    **dict.fromkeys([b"/acme/v1", "acme.example", "10.1.0.1", b"acme", KEY, "at-acme"], "acme"),
+    **dict.fromkeys(
+        [b"/globex/v1", "globex.example", "10.2.0.1", b"globex", OTHER_KEY, "at-globex"], "globex"
+    ),
+    **dict.fromkeys([b"/closed/v1", "closed.example", b"closed", "at-closed"], "closed"),
 }
 
 
 @given(CLAIMS)
 def test_one_claim_decides_and_two_never_do(
-    claims: tuple[bytes, str, str, bytes | None, Secret | None],
+    claims: tuple[bytes, str, str, bytes | None, Secret | None, str | None],
 ) -> None:
     """Over all combinations of routes: one tenant claimed is found, several are refused, none is unknown."""
-    path, host, caller, header, key = claims
+    path, host, caller, header, key, listener = claims
+    at = None if listener is None else listener.removeprefix("at-")
     fields = [] if header is None else [(b"X-Pleo-Tenant", header)]
     fields += [] if key is None else [basic(key)]
     meant = {MEANT[claim] for claim in claims if claim in MEANT}
     found: object
     try:
-        found = resolve(DIRECTORY, path, fields, host=host, caller=caller).tenant.name
+        found = resolve(DIRECTORY, path, fields, host=host, caller=caller, listener=at).tenant.name
     except Refusal as refusal:
         found = type(refusal)
     expected = TenantUnknown if not meant else TenantAmbiguous if len(meant) > 1 else meant.pop()

@@ -116,6 +116,51 @@ async def test_workers_share_the_port_and_their_counts_add_up(prepared: Prepared
         assert serve.process.err == ""
 
 
+async def test_workers_share_a_unix_socket(pleo: Sandbox, tmp_path: Path) -> None:
+    """All workers accept from one Unix socket, also one that replaces another, and the stop removes it."""
+    pleo.switches.rate_limit_per_minute = None
+    port, admin_port = free_port(), free_port()
+    path = tmp_path / "acme.sock"
+    listen = {
+        "workers": WORKERS,
+        "proxy": [f"127.0.0.1:{port}", {"address": f"unix:{path}", "tenant": "acme", "mode": "0660"}],
+        "admin": f"127.0.0.1:{admin_port}",
+        "public_url": f"http://127.0.0.1:{admin_port}",
+    }
+    config = write_config(tmp_path, pleo, admin={"token": ADMIN_TOKEN}, listen=listen)
+    await connect_acme(tmp_path / "state", pleo)
+    async with serving(Prepared(config, pleo, port)) as serve:
+        assert path.stat().st_mode & 0o777 == 0o660
+        await over_unix_until_all_serve(serve, path)
+        (pid,) = started_as(serve, 0)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: len(started_as(serve, 0)) == 2)
+        before = len(serve.process.lines("request.finished"))
+        await over_unix_until_all_serve(serve, path, before)
+        await serve.stop()
+    assert not path.exists()
+
+
+async def over_unix_until_all_serve(serve: Serving, path: Path, skipped: int = 0) -> None:
+    """Connections in crowds, until each worker has answered one; all are answered."""
+    async with asyncio.timeout(30):
+        served: set[int] = set()
+        while served != set(range(WORKERS)):
+            statuses = await asyncio.gather(*(over_unix(path) for _ in range(20)))
+            assert set(statuses) == {200}
+            served = {line["worker"] for line in serve.process.lines("request.finished")[skipped:]}
+
+
+async def over_unix(path: Path) -> int:
+    """The status of a request on a connection of its own."""
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+        session.get("http://localhost/v2/employees?limit=1") as answer,
+    ):
+        await answer.read()
+        return answer.status
+
+
 async def test_a_revoked_token_costs_one_refresh_across_workers(prepared: Prepared) -> None:
     """A hundred and fifty requests over all workers with a dead token all get 200, for one refresh."""
     async with serving(prepared) as serve:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from proxy import app, config, hardening, workers
+from proxy import app, config, hardening, wiring, workers
 from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
@@ -26,6 +28,9 @@ from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.workers import Supervisor
+
+UnixSockets = Mapping[Path, socket.socket]
+"""By their paths; the supervisor's, which each worker gets a descriptor of."""
 
 
 @click.command()
@@ -66,26 +71,31 @@ async def _supervise(settings: Settings, config_path: Path | None) -> int:
     async with AsyncExitStack() as stack:
         workers.check_ports(settings)
         generated = await app.prepare(settings, os.environ, stack, emit)
+        sockets = wiring.unix_sockets(settings, stack.enter_context(ExitStack()))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pleo-proxy-"))
-        work = partial(_work, config_path=config_path, counts=Path(folder))
+        work = partial(_work, config_path=config_path, counts=Path(folder), sockets=sockets)
         supervisor = Supervisor(settings.listen.workers, work, emit, stop_s=workers.stop_s(settings))
         return await supervisor.run(stop, on_ready=lambda: _show_once(generated))
 
 
-def _work(number: int, ready: Connection, config_path: Path | None, counts: Path) -> None:
+def _work(
+    number: int, ready: Connection, config_path: Path | None, counts: Path, sockets: UnixSockets
+) -> None:
     """A worker's life, from its start in a process of its own."""
 
     def run() -> None:
         hardening.close_to_others()
         settings = load_settings(config_path, check_references=True)
         keep_large_blocks()
-        uvloop.run(_serve_with_others(settings, number, ready, counts))
+        uvloop.run(_serve_with_others(settings, number, ready, counts, sockets))
 
     keep_texts_back()
     sys.exit(exit_code_of(run))
 
 
-async def _serve_with_others(settings: Settings, number: int, ready: Connection, counts: Path) -> None:
+async def _serve_with_others(
+    settings: Settings, number: int, ready: Connection, counts: Path, sockets: UnixSockets
+) -> None:
     stop = stop_signal()
     workers.stop_with_parent(stop)
     metrics = Metrics(counts / str(number))
@@ -93,7 +103,15 @@ async def _serve_with_others(settings: Settings, number: int, ready: Connection,
     emit = fan_out(log_sink(settings, worker=number), metrics)
     async with AsyncExitStack() as stack:
         stack.callback(metrics.close)
-        await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack, worker=number)
+        await app.start(
+            settings,
+            os.environ,
+            emit=emit,
+            metrics=metrics,
+            stack=stack,
+            worker=number,
+            unix_sockets=sockets,
+        )
         spare_the_collector()
         ready.send(True)
         await stop.wait()

@@ -3,14 +3,15 @@
 :func:`find` and :func:`load` give :class:`Settings`, or every mistake at once; :func:`resolve` opens a secret
 that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only and never shown; the only
 environment read is the one handed in. The parts, each importing only those before it: ``values``,
-``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``tuning`` and ``settings`` (the model),
-``mistakes`` (in words), ``environment`` (variables), ``loading``, ``tenants_file``, ``advice`` and
-``reference``.
+``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``tuning`` and ``settings``
+(the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``, ``tenants_file``, ``advice``
+and ``reference``.
 """
 
 from __future__ import annotations
 
 from proxy.config.advice import registration_sheet, warnings
+from proxy.config.listeners import CallerListener, SocketPath, tcp_addresses
 from proxy.config.loading import find, load
 from proxy.config.reference import reference, settings_table
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
@@ -23,6 +24,7 @@ from proxy.config.values import Address
 __all__ = [
     "Address",
     "Admin",
+    "CallerListener",
     "CredentialRef",
     "Endpoints",
     "EnvRef",
@@ -34,6 +36,7 @@ __all__ = [
     "Refresh",
     "SecretRef",
     "Settings",
+    "SocketPath",
     "Store",
     "TenantEntry",
     "Vault",
@@ -44,5 +47,6 @@ __all__ = [
     "registration_sheet",
     "resolve",
     "settings_table",
+    "tcp_addresses",
     "warnings",
 ]

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from proxy.addresses import is_loopback
+from proxy.config.listeners import tcp_addresses
 from proxy.config.settings import Settings
 
 _READ_WRITE = ("accounts", "export-jobs", "tax-codes", "vendors")
@@ -47,7 +48,7 @@ def _listener_warnings(settings: Settings) -> list[str]:
     found = [
         f"listen.proxy = {address}: other machines can connect, and callers have no passwords; let a "
         "firewall admit only the machines whose tools may use the API"
-        for address in listen.proxy
+        for address in tcp_addresses(listen.proxy)
         if not address.is_loopback
     ]
     if not listen.admin.is_loopback:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from proxy.config.listeners import CallerListener
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef
 from proxy.config.store_url import StoreUrl
 from proxy.config.values import Address, Kind, Rule, show_size
@@ -93,7 +94,7 @@ def toml(value: object) -> str:
             return "[" + ", ".join(toml(each) for each in value) + "]"
         case EnvRef() | FileRef() | CredentialRef():
             return str(value)
-        case str() | Path() | Address() | StoreUrl():
+        case str() | Path() | Address() | CallerListener() | StoreUrl():
             return json.dumps(str(value))
         case float() if value.is_integer():
             return str(int(value))
@@ -108,7 +109,7 @@ def default_of(field: FieldInfo) -> str:
     default: object = field.get_default()
     if isinstance(default, int) and kind_of(field).size:
         return toml(show_size(default))
-    if isinstance(default, tuple) and len(default) == 1 and isinstance(default[0], Address):
+    if isinstance(default, tuple) and len(default) == 1 and isinstance(default[0], CallerListener):
         return toml(default[0])
     return toml(default)
 

@@ -20,11 +20,11 @@ from pydantic import (
 )
 
 from proxy.addresses import Network, is_ip_literal, is_loopback
+from proxy.config.listeners import CallerListener, CallerListeners, tcp_addresses
 from proxy.config.secret_refs import FileRef, GeneratedSecret, SecretRef, SecretSetting
 from proxy.config.store_url import StoreUrlSetting, parse_store_url
 from proxy.config.values import (
     Address,
-    Addresses,
     BaseUrl,
     Count,
     Endpoint,
@@ -34,8 +34,10 @@ from proxy.config.values import (
     Kind,
     Networks,
     OneAddress,
+    ProxyNetworks,
     Rule,
     Scopes,
+    TenantName,
     Text,
     WebUrl,
     origin_of,
@@ -87,10 +89,12 @@ _WORKERS_MOST = 64
 class Listen(Section):
     """Where callers, operators and authorisers connect."""
 
-    proxy: Addresses = Field(
-        default=(Address("127.0.0.1", 8080),),
-        description="Where callers connect: one address or a list; port 0 takes any free port. Loopback by "
-        "default, since callers have no passwords.",
+    proxy: CallerListeners = Field(
+        default=(CallerListener(Address("127.0.0.1", 8080)),),
+        description="Where callers connect: one entry or a list; port 0 takes any free port. An entry is an "
+        "address, `unix:/PATH`, or a table that says more of it, such as a tenant whose callers alone "
+        'connect there (the handbook\'s "Listeners"). Loopback by default, since callers have no '
+        "passwords.",
     )
     admin: OneAddress = Field(
         default=Address("127.0.0.1", 8081),
@@ -109,6 +113,16 @@ class Listen(Section):
         description="Further names that callers may use in `Host`. IP addresses and localhost always work, "
         "other names are refused as a defence against DNS rebinding.",
     )
+    trusted_proxies: ProxyNetworks = Field(
+        default=(),
+        description="Networks of the proxies in front of this one, which say who the caller is in "
+        "`Forwarded` or `X-Forwarded-For`. Nobody else is believed; by default nobody at all.",
+    )
+    default_tenant: TenantName | None = Field(
+        default=None,
+        description="Whose the requests are that no route claims. Absent, as by default, they are refused: a "
+        "guess could serve one company's data to another.",
+    )
     workers: Annotated[Count, Field(le=_WORKERS_MOST)] = Field(
         default=1,
         description="Processes that serve, sharing the ports. One suffices for thousands of requests a "
@@ -118,15 +132,14 @@ class Listen(Section):
     @field_validator("admin")
     @classmethod
     def _admin_is_apart(cls, admin: Address, info: ValidationInfo) -> Address:
-        proxies: tuple[Address, ...] = info.data.get("proxy", ())
-        if any(admin.clashes_with(proxy) for proxy in proxies):
+        if any(admin.clashes_with(proxy) for proxy in tcp_addresses(info.data.get("proxy", ()))):
             raise Rule("must not share the port of listen.proxy; choose another port for one of them")
         return admin
 
     @field_validator("workers")
     @classmethod
     def _workers_know_their_port(cls, workers: int, info: ValidationInfo) -> int:
-        proxies: tuple[Address, ...] = info.data.get("proxy", ())
+        proxies = tcp_addresses(info.data.get("proxy", ()))
         if workers > 1 and any(address.port == 0 for address in proxies):
             raise Rule("needs a fixed port in listen.proxy, since several processes share it; set one")
         return workers

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from proxy.addresses import Network, is_ip_literal, is_loopback, widens
-from proxy.model import Origin
+from proxy.model import TENANT_NAME, Origin
 
 
 class Rule(ValueError):  # noqa: N818 - it is the rule that the value breaks, and is raised as such
@@ -179,6 +179,12 @@ def _parse_host_name(value: str) -> str:
     return value.lower()
 
 
+def _parse_tenant_name(value: str) -> str:
+    if not TENANT_NAME.fullmatch(value):
+        raise Rule("must be a tenant's name: 1 to 63 of a-z, 0-9 and '-'; correct it, or remove it")
+    return value
+
+
 def _parse_scope(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+:[A-Za-z0-9._-]+", value):
         raise Rule('must be RESOURCE:PERMISSION, one to an entry; write for example "companies:read"')
@@ -195,8 +201,20 @@ def _parse_network(value: object) -> Network:
             "must be a network in CIDR notation without bits beyond its length, or one address; write for "
             'example "10.20.0.0/16" or "fd12::/48"'
         )
+    return network
+
+
+def _parse_private_network(value: object) -> Network:
+    network = _parse_network(value)
     if not widens(network):
         raise Rule("has no effect, since public addresses are always allowed; remove it")
+    return network
+
+
+def _parse_proxy_network(value: object) -> Network:
+    network = _parse_network(value)
+    if network.prefixlen == 0:
+        raise Rule("must not be everybody, since whoever is in it is believed; name the proxies in front")
     return network
 
 
@@ -240,19 +258,19 @@ Endpoint = Annotated[str, AfterValidator(parse_endpoint), Kind("URL")]
 BaseUrl = Annotated[str, AfterValidator(parse_base), Kind("URL without path")]
 HttpProxyUrl = Annotated[str, AfterValidator(parse_http_proxy), Kind("http://HOST:PORT")]
 OneAddress = Annotated[Address, PlainValidator(parse_address), Kind("HOST:PORT")]
-Addresses = Annotated[
-    tuple[OneAddress, ...],
-    BeforeValidator(as_list),
-    AfterValidator(_refuse_repeats),
-    Field(min_length=1),
-    Kind("HOST:PORT, or a list", many=True),
-]
 HostNames = Annotated[
     tuple[Annotated[str, AfterValidator(_parse_host_name)], ...],
     BeforeValidator(as_list),
     AfterValidator(_refuse_repeats),
     Kind("list of host names", many=True),
 ]
+ProxyNetworks = Annotated[
+    tuple[Annotated[Network, PlainValidator(_parse_proxy_network)], ...],
+    BeforeValidator(as_list),
+    AfterValidator(_refuse_repeats),
+    Kind("list of networks", many=True),
+]
+TenantName = Annotated[str, AfterValidator(_parse_tenant_name), Kind("name of a tenant")]
 Scopes = Annotated[
     tuple[Annotated[str, AfterValidator(_parse_scope)], ...],
     BeforeValidator(as_list),
@@ -261,7 +279,7 @@ Scopes = Annotated[
     Kind("list of scopes", many=True),
 ]
 Networks = Annotated[
-    tuple[Annotated[Network, PlainValidator(_parse_network)], ...],
+    tuple[Annotated[Network, PlainValidator(_parse_private_network)], ...],
     BeforeValidator(as_list),
     AfterValidator(_refuse_repeats),
     Kind("list of networks", many=True),
