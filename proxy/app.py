@@ -20,8 +20,10 @@ from aiohttp import web
 from proxy import __version__, keyring, recovery, wiring
 from proxy.admin import Services, admin_app
 from proxy.admin import token as admin_token
+from proxy.admin.desk import TokenDesk
+from proxy.admin.sessions import Sessions
 from proxy.authorize import Authorize
-from proxy.config import Settings, resolve
+from proxy.config import Settings
 from proxy.door import Door
 from proxy.errors import StoreUnavailable
 from proxy.exchange import Exchange
@@ -38,7 +40,7 @@ from proxy.facts import (
     innermost_place,
 )
 from proxy.listener import CallerServer
-from proxy.model import Clock, Grant, Secret, Tenant
+from proxy.model import Clock, Grant, Role, Secret, Tenant
 from proxy.refresher import Refresher
 from proxy.store import Journal, ServeLock, Store, instance_name, journal_path, open_store
 from proxy.telemetry.metrics import Metrics
@@ -70,11 +72,11 @@ class App:
         self._store_down_since: float | None = None
         self._ready = False
         self._missing: set[tuple[str, str]] = set()
-        self._admin_check: Callable[[Secret], bool] | None = None
         self.generated_admin_token: Secret | None = None
         """Set at the first start if the configuration has none; to be shown once."""
         self.proxy_addresses: tuple[str, ...] = ()
         self.admin_address = ""
+        self.admin: web.Application
         self.store: Store
         self.tokens: Tokens
         self.exchange: Exchange
@@ -155,15 +157,14 @@ class App:
             self._clock,
             self._connected,
         )
-        configured = settings.admin.token
-        if configured is not None:
-            self._admin_check = admin_token.checker(resolve(configured, environ, item="admin.token"))
+        tokens = wiring.admin_tokens(settings, environ)
         if self._worker in (None, 0):
-            await self._listen_to_operators(authorize, metrics)
+            await self._listen_to_operators(authorize, tokens, metrics)
         self._listen_to_callers(sockets)
-        if configured is None:
+        if settings.admin.token is None:
             # Last, since it is shown once: a start that fails must not use it up unseen.
-            self._admin_check, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
+            digest, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
+            tokens.take(Role.OPERATOR, digest)
         self._ready = True
         self._emit(
             ProxyStarted(
@@ -175,18 +176,26 @@ class App:
             )
         )
 
-    async def _listen_to_operators(self, authorize: Authorize, metrics: Metrics) -> None:
+    async def _listen_to_operators(
+        self, authorize: Authorize, tokens: admin_token.AdminTokens, metrics: Metrics
+    ) -> None:
         services = Services(
             public_url=self._settings.listen.public_url,
             store=self.store,
             authorize=authorize,
-            is_admin_token=self._is_admin_token,
+            hosts=self._settings.listen.hosts,
+            desk=TokenDesk(tokens, self._emit, self._clock),
+            sessions=Sessions(
+                self.store.sessions, tokens, wiring.session_limits(self._settings), self._clock
+            ),
+            sso=wiring.single_sign_on(self._settings),
             render_metrics=metrics.render,
             not_ready=self._not_ready,
             emit=self._emit,
             clock=self._clock,
         )
-        runner = web.AppRunner(admin_app(services), access_log=None, shutdown_timeout=1.0)
+        self.admin = admin_app(services)
+        runner = web.AppRunner(self.admin, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         address = self._settings.listen.admin
@@ -195,9 +204,6 @@ class App:
         except OSError as error:
             raise wiring.cannot_listen("listen.admin", address, error) from None
         self.admin_address = wiring.shown(runner.addresses[0])
-
-    def _is_admin_token(self, given: Secret) -> bool:
-        return self._admin_check is not None and self._admin_check(given)
 
     def _listen_to_callers(self, sockets: Mapping[Path, socket.socket] | None) -> None:
         settings = self._settings
@@ -228,13 +234,22 @@ class App:
                 self._metrics.note_under_way(self._under_way())
                 if monotonic() >= next_housekeeping:
                     next_housekeeping = monotonic() + _HOUSEKEEPING_S
-                    await self.store.sweep(self._clock())
-                    if self._worker in (None, 0):
-                        self.tokens.warn_of_ends()
+                    await self.keep_house()
             except StoreUnavailable as error:
                 self._store_fails(error)
             except Exception as error:  # noqa: BLE001 - the watch must go on whatever one round of it met
                 self._emit(TaskCrashed("watch", type(error).__name__, innermost_place(error)))
+
+    async def keep_house(self) -> None:
+        """Forget what is over, and warn of what comes to its end.
+
+        :raises StoreUnavailable: it is done the next time.
+        """
+        now = self._clock()
+        await self.store.sweep(now)
+        await self.store.sessions.sweep(now - self._settings.admin.session_idle_s)
+        if self._worker in (None, 0):
+            self.tokens.warn_of_ends()
 
     async def reload(self) -> None:
         """Take up the tenants and grants that are stored now.

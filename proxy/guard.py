@@ -42,7 +42,7 @@ def admit(fields: Fields, absolute: str | None, http_1_1: bool, /) -> Admitted:
     check_browser(fields, authority)
     if headers.passed_here_before(fields):
         raise LoopDetected("Via already names this proxy")
-    return Admitted(authority, "" if authority is None else _host_of(authority) or "")
+    return Admitted(authority, "" if authority is None else host_of(authority) or "")
 
 
 def authority_of(fields: Iterable[Field], absolute: str | None, *, http_1_1: bool) -> str | None:
@@ -57,7 +57,7 @@ def authority_of(fields: Iterable[Field], absolute: str | None, *, http_1_1: boo
     if host is None and http_1_1:
         raise TargetRefused("the Host header is missing; HTTP/1.1 requires one")
     for named in (host, absolute):  # nor is a malformed one passed over then (RFC 9112 section 3.2)
-        if named is not None and _host_of(named) is None:
+        if named is not None and host_of(named) is None:
             raise TargetRefused("the Host header is not a host name or address with an optional port")
     return absolute if absolute is not None else host
 
@@ -107,7 +107,8 @@ def one_hop_less(fields: Fields) -> Fields:
 
 
 @lru_cache(maxsize=1024)
-def _host_of(authority: str) -> str | None:
+def host_of(authority: str) -> str | None:
+    """The host of an authority, without port and brackets, in lower case; ``None`` where it is malformed."""
     match = _AUTHORITY.fullmatch(authority)
     return None if match is None else match[1].strip("[]").lower().rstrip(".")
 

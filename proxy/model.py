@@ -68,6 +68,19 @@ class Preset(StrEnum):
     FULL = "full"
 
 
+class Role(StrEnum):
+    """What an operator of the proxy may do on the operator's listener."""
+
+    VIEWER = "viewer"
+    """Sees everything, changes nothing."""
+    OPERATOR = "operator"
+    """Changes things too."""
+
+    def includes(self, other: Role) -> bool:
+        """Whether who has this role may do what asks for ``other``."""
+        return self is Role.OPERATOR or self is other
+
+
 class GrantState(StrEnum):
     """What a grant is good for, as listings, metrics and logs show it."""
 
@@ -206,3 +219,19 @@ class Flow:
     verifier: Sealed
     created_at: float
     expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSession:
+    """Somebody who logged in to the operator's pages, as stored: without the id that the cookie holds."""
+
+    id: str
+    """SHA-256 of the cookie's value."""
+    role: Role
+    user: str
+    """The address that single sign-on gave, or the name of the token: ``operator`` or ``viewer``."""
+    proof: str
+    """Keyed hash over what the user logged in with; the key is the cookie's value, which is not stored."""
+    created_at: float
+    seen_at: float
+    """Within about a minute: not every request is worth a write."""

@@ -16,6 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from proxy import unix_socket
+from proxy.admin.sessions import SessionLimits
+from proxy.admin.sso import SingleSignOn
+from proxy.admin.token import AdminTokens, digest_of
 from proxy.arrival import Networks
 from proxy.authorize import AuthorizationSettings
 from proxy.config import Address, CallerListener, Settings, SocketPath, resolve
@@ -27,7 +30,7 @@ from proxy.exchange import Limits
 from proxy.facts import Emit
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import HttpProxy
+from proxy.model import HttpProxy, Role
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.tokens import RefreshRules
@@ -155,6 +158,37 @@ def authorization(settings: Settings) -> AuthorizationSettings:
     """Our registration, as the authorisation request needs it."""
     return AuthorizationSettings(
         settings.authorize_endpoint, settings.pleo.client_id, settings.redirect_uri, settings.pleo.scopes
+    )
+
+
+def admin_tokens(settings: Settings, environ: Mapping[str, str]) -> AdminTokens:
+    """The tokens of the operator's listener that the configuration gives.
+
+    :raises ConfigurationError: one is not where the settings say, or both are the same.
+    """
+    tokens = AdminTokens()
+    given = {
+        Role.OPERATOR: ("token", settings.admin.token),
+        Role.VIEWER: ("viewer_token", settings.admin.viewer_token),
+    }
+    for role, (key, reference) in given.items():
+        if reference is not None:
+            tokens.take(role, digest_of(resolve(reference, environ, item=f"admin.{key}")))
+    return tokens
+
+
+def session_limits(settings: Settings) -> SessionLimits:
+    """How long somebody stays logged in to the operator's pages."""
+    return SessionLimits(settings.admin.session_idle_s, settings.admin.session_max_s)
+
+
+def single_sign_on(settings: Settings) -> SingleSignOn | None:
+    """Whose word is taken for who a user is, if anybody's."""
+    admin = settings.admin
+    if admin.sso_header is None:
+        return None
+    return SingleSignOn(
+        admin.sso_header, admin.sso_proxies or (), admin.sso_operators or (), admin.sso_viewers or ()
     )
 
 

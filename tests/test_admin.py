@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,28 @@ from yarl import URL
 from proxy import __version__, admin
 from proxy.authorize import LINK_LIFETIME_S
 from proxy.errors import REFUSALS, Refusal, StoreUnavailable
-from proxy.facts import LinkCreated, StoreFailed, StoreRecovered
+from proxy.facts import AdminLoggedIn, LinkCreated, StoreFailed, StoreRecovered
 from proxy.model import GrantState, Outcome, Preset
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, Sandbox
 from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy, until
+from tests.operator_browser import OWN_PAGE, Markup, ask, logged_in, shown_text
 
 BEARER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 API = [("GET", "/api/v1/tenants"), ("GET", "/api/v1/grants"), ("POST", "/api/v1/tenants/acme/connect")]
-PAGES = ["/", "/style.css", "/problems/needs-reauth", "/tenants/acme/connect", "/oauth/result"]
+PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/oauth/result"]
+"""Those for which nobody has to log in."""
+OPERATORS_PAGES = ["/", "/tenants/acme/connect"]
 PROTECTION = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-
-
-async def ask(
-    proxy: Proxy,
-    method: str,
-    path: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    data: Any = None,
-    at: str | None = None,
-) -> Answer:
-    """One request to the operator's listener, or to the listener ``at`` an address."""
-    url = URL(f"http://{at or proxy.app.admin_address}{path}", encoded=True)
-    async with proxy.session.request(
-        method, url, headers=headers, data=data, allow_redirects=False
-    ) as response:
-        raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
-        return Answer(response.status, raw, await response.read())
 
 
 async def get(proxy: Proxy, path: str, **options: Any) -> Answer:
@@ -214,7 +202,7 @@ async def test_the_api_takes_nothing_but_the_admin_token(
 ) -> None:
     """Without it every address of the API answers 401 with a challenge, and does nothing."""
     field = "" if authorization is None else f"Authorization: {authorization}\r\n"
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{field}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{field}\r\n"
     answer = await send(proxy, head.encode("latin-1"))
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b'\r\nWWW-Authenticate: Bearer realm="pleo-proxy admin"\r\n' in answer
@@ -348,27 +336,12 @@ async def test_the_api_says_when_the_store_is_not_available(
 # --- pages
 
 
-class Markup(HTMLParser):
-    """What a page contains, for the tests that look for what it must not."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
 async def test_each_problem_type_has_a_page(proxy: Proxy, refusal: type[Refusal]) -> None:
     """The address in a problem document's ``type`` says what it means and what to do."""
     answer = await get(proxy, f"/problems/{refusal.name}")
     assert (answer.status, answer.header("Content-Type")) == (200, "text/html; charset=utf-8")
-    text = " ".join(unescape(re.sub("<[^>]*>", "", answer.body.decode())).split())
+    text = shown_text(answer)
     assert "`" not in text
     for part in (refusal.name, str(refusal.status), refusal.title, refusal.action, refusal.__doc__):
         assert part is not None
@@ -393,99 +366,54 @@ async def test_the_problem_type_that_a_caller_gets_leads_to_its_page(proxy: Prox
     assert problem["title"] in page.body.decode()
 
 
-async def test_the_overview_leads_on_and_tells_nothing(proxy: Proxy) -> None:
-    """It needs no token, so it names no tenant; each address on it works."""
-    answer = await get(proxy, "/")
+async def test_the_overview_leads_on(proxy: Proxy) -> None:
+    """It says who is logged in; each address on it works."""
+    operator = await logged_in(proxy)
+    answer = await operator.get("/")
     assert answer.status == 200
-    assert b"acme" not in answer.body
+    assert "operator" in shown_text(answer)
     for link in Markup(answer.body.decode()).all("a"):
         assert link["href"] is not None
-        assert (await get(proxy, link["href"])).status == 200
+        assert (await operator.get(link["href"])).status == 200
 
 
-async def test_the_form_to_connect_a_tenant_tells_nothing_before_the_token(proxy: Proxy) -> None:
-    """The form is the same for tenants that exist and for those that do not, with the name as plain text."""
-    known, unknown = [await get(proxy, f"/tenants/{name}/connect") for name in ("acme", "nobody")]
-    assert (known.status, unknown.status) == (200, 200)
-    assert known.body.replace(b"acme", b"nobody") == unknown.body
-    [form] = Markup(known.body.decode()).all("form")
-    assert (form["method"], form.get("action")) == ("post", None)
-    [field] = Markup(known.body.decode()).all("input")
-    assert (field["name"], field["type"], field["autocomplete"]) == ("token", "password", "off")
-    strange = await get(proxy, "/tenants/%3Cscript%3Ealert(1)%3C%2Fscript%3E%FF%00/connect")
-    assert b"<script" not in strange.body.lower()
-
-
-@pytest.mark.parametrize(
-    ("content_type", "body"),
-    [
-        ("application/x-www-form-urlencoded", b""),
-        ("application/x-www-form-urlencoded", b"token="),
-        ("application/x-www-form-urlencoded", b"token=wrong"),
-        ("application/x-www-form-urlencoded", f"Token={ADMIN_TOKEN}".encode()),
-        ("application/x-www-form-urlencoded", f"token={ADMIN_TOKEN}x".encode()),
-        ("application/x-www-form-urlencoded", f"token=wrong&token={ADMIN_TOKEN}".encode()),
-        ("application/x-www-form-urlencoded", b"token=\xff"),
-        ("application/x-www-form-urlencoded; charset=nothing", b"token=a"),
-        ("application/x-www-form-urlencoded; charset=unicode_escape", b"token=\\ud800"),
-        ("application/json", b'{"token": "x"}'),
-        ("multipart/form-data", b"token"),
-        ("multipart/form-data; boundary=b", b"--b\r\n\r\nbroken"),
-        ("text/plain", f"token={ADMIN_TOKEN}".encode()),
-    ],
-)
-async def test_a_form_without_the_admin_token_makes_no_link(
-    proxy: Proxy, content_type: str, body: bytes
-) -> None:
-    """Whatever is sent in its place, the page comes again with 403, and that is no defect of the proxy."""
-    answer = await ask(
-        proxy, "POST", "/tenants/acme/connect", headers={"Content-Type": content_type}, data=body
-    )
-    assert answer.status == 403
-    assert "That is not the admin token." in answer.body.decode()
-    assert len(Markup(answer.body.decode()).all("form")) == 1
-    assert not any(isinstance(fact, LinkCreated) for fact in proxy.facts)
-    assert proxy.lines("task.crashed") == []
-
-
-async def test_a_form_that_cannot_be_unpacked_makes_no_link(proxy: Proxy) -> None:
-    """A content coding that its body does not have is refused like any wrong token."""
-    head = {"Content-Type": "application/x-www-form-urlencoded", "Content-Encoding": "gzip"}
-    lines = [*(f"{name}: {value}" for name, value in head.items()), "Host: x", "Connection: close"]
-    body = b"token=a"
-    request = "\r\n".join(["POST /tenants/acme/connect HTTP/1.1", *lines, f"Content-Length: {len(body)}"])
-    answer = await send(proxy, request.encode() + b"\r\n\r\n" + body)
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert proxy.lines("task.crashed") == []
-
-
-async def test_the_admin_token_makes_a_link_that_works(proxy: Proxy) -> None:
+async def test_an_operator_makes_a_link_that_works(proxy: Proxy) -> None:
     """The page shows the link once, and following it connects the tenant again."""
-    form = {"token": f" {ADMIN_TOKEN}\n"}
-    answer = await ask(proxy, "POST", "/tenants/acme/connect", data=form)
+    operator = await logged_in(proxy)
+    page = "/tenants/acme/connect"
+    answer = await operator.submit(page, page)
     assert answer.status == 200
-    text = answer.body.decode()
-    assert ADMIN_TOKEN not in text
-    [link] = Markup(text).all("a")
+    [link] = [each for each in Markup(answer.body.decode()).all("a") if each.get("class") == "link"]
     url = link["href"]
     assert url is not None
-    assert unescape(text).count(url) == 2
+    assert unescape(answer.body.decode()).count(url) == 2
     assert (await get(proxy, URL(url).path)).status == 303
+    [line] = proxy.lines("connect.link_created")
+    assert (line["tenant"], line["user"]) == ("acme", "operator")
 
 
-async def test_the_admin_token_makes_no_link_for_an_unknown_tenant(proxy: Proxy) -> None:
-    """The page says that there is no such tenant, to whoever has the token."""
-    answer = await ask(proxy, "POST", "/tenants/nobody/connect", data={"token": ADMIN_TOKEN})
+async def test_no_page_makes_a_link_for_an_unknown_tenant(proxy: Proxy) -> None:
+    """The page says that there is no such tenant, to whoever is logged in."""
+    operator = await logged_in(proxy)
+    answer = await operator.submit("/tenants/nobody/connect")
     assert answer.status == 404
     assert "There is no tenant of this name." in answer.body.decode()
+
+
+async def test_a_name_in_an_address_is_only_text(proxy: Proxy) -> None:
+    """Whatever stands where a tenant's name should stand does not become part of the page."""
+    operator = await logged_in(proxy)
+    strange = await operator.get("/tenants/%3Cscript%3Ealert(1)%3C%2Fscript%3E%FF%00/connect")
+    assert strange.status == 200
+    assert b"<script" not in strange.body.lower()
 
 
 async def test_an_oversize_form_is_refused(proxy: Proxy) -> None:
     """A body over 64 KiB is not read to its end, token or not."""
     form = {"filler": "x" * 65536, "token": ADMIN_TOKEN}
-    answer = await ask(proxy, "POST", "/tenants/acme/connect", data=form)
+    answer = await ask(proxy, "POST", "/login", headers=OWN_PAGE, data=form)
     assert (answer.status, answer.json()["status"]) == (413, 413)
-    assert not any(isinstance(fact, LinkCreated) for fact in proxy.facts)
+    assert not any(isinstance(fact, AdminLoggedIn) for fact in proxy.facts)
 
 
 # --- what protects them
@@ -495,6 +423,10 @@ async def test_an_oversize_form_is_refused(proxy: Proxy) -> None:
     ("method", "path", "status"),
     [
         *(("GET", path, 400 if path == "/oauth/result" else 200) for path in PAGES),
+        ("GET", "/", 303),
+        ("GET", "/tenants/acme/connect", 303),
+        ("POST", "/login", 403),
+        ("POST", "/logout", 303),
         ("GET", "/healthz", 200),
         ("GET", "/readyz", 200),
         ("GET", "/metrics", 200),
@@ -507,7 +439,7 @@ async def test_an_oversize_form_is_refused(proxy: Proxy) -> None:
         ("DELETE", "/", 405),
         ("HEAD", "/connect/unknown", 405),
         ("OPTIONS", "/tenants/acme/connect", 405),
-        ("POST", "/tenants/acme/connect", 403),
+        ("POST", "/tenants/acme/connect", 303),
     ],
 )
 async def test_every_answer_is_protected(proxy: Proxy, method: str, path: str, status: int) -> None:
@@ -520,7 +452,7 @@ async def test_every_answer_is_protected(proxy: Proxy, method: str, path: str, s
 
 async def test_an_answer_that_no_handler_gave_is_protected_too(proxy: Proxy) -> None:
     """An expectation that aiohttp itself refuses carries the same headers."""
-    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\nConnection: close\r\n\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\nConnection: close\r\n\r\n"
     answer = await send(proxy, head)
     assert answer.startswith(b"HTTP/1.1 417 ")
     for name, value in PROTECTION.items():
@@ -532,12 +464,15 @@ async def test_a_refused_method_names_the_allowed_ones(proxy: Proxy) -> None:
     assert (await ask(proxy, "DELETE", "/tenants/acme/connect")).header("Allow") == "GET,HEAD,POST"
 
 
-@pytest.mark.parametrize("path", [*PAGES[:1], *PAGES[2:], "/connect/unknown"])
+@pytest.mark.parametrize("path", [*PAGES[:1], *PAGES[2:], *OPERATORS_PAGES, "/connect/unknown"])
 async def test_a_page_has_no_script_no_inline_style_and_nothing_from_elsewhere(
     proxy: Proxy, path: str
 ) -> None:
     """What the policy forbids is not tried, so that no page relies on a browser's leniency."""
-    tags = Markup((await get(proxy, path)).body.decode()).tags
+    operator = await logged_in(proxy)
+    answer = await (operator.get(path) if path in OPERATORS_PAGES else get(proxy, path))
+    tags = Markup(answer.body.decode()).tags
+    assert tags
     assert not {"script", "style", "iframe", "object", "embed", "base"} & {tag for tag, _ in tags}
     for _, attributes in tags:
         assert not [name for name in attributes if name == "style" or name.startswith("on")]
@@ -559,13 +494,16 @@ def test_no_template_can_show_what_the_policy_forbids() -> None:
 
 async def test_a_page_is_readable_without_sight_and_on_a_phone(proxy: Proxy) -> None:
     """Each has a language, a title, one heading, a viewport; each field has a label."""
-    for path in (*PAGES[:1], *PAGES[2:]):
-        markup = Markup((await get(proxy, path)).body.decode())
+    operator = await logged_in(proxy)
+    for path in (*PAGES[:1], *PAGES[2:], *OPERATORS_PAGES):
+        answer = await (operator.get(path) if path in OPERATORS_PAGES else get(proxy, path))
+        markup = Markup(answer.body.decode())
         assert markup.all("html") == [{"lang": "en"}]
         assert len(markup.all("title")) == len(markup.all("h1")) == len(markup.all("main")) == 1
         assert [meta["content"] for meta in markup.all("meta") if meta.get("name") == "viewport"]
         labelled = {label["for"] for label in markup.all("label")}
-        assert {field["id"] for field in markup.all("input")} == labelled
+        fields = [field for field in markup.all("input") if field["type"] != "hidden"]
+        assert {field["id"] for field in fields} == labelled
 
 
 async def test_a_defect_is_a_plain_500_and_one_log_line(
@@ -602,7 +540,7 @@ async def test_a_malformed_request_is_refused_and_not_logged(
 ) -> None:
     """What cannot be parsed may hold a link all the same, so its text is in no log that goes anywhere."""
     caplog.set_level(logging.DEBUG)
-    answer = await send(proxy, request_line + b"\r\nHost: x\r\n\r\n")
+    answer = await send(proxy, request_line + b"\r\nHost: localhost\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 400 ")
     assert "of-a-link" not in proxy.log.getvalue().decode()
     # pytest listens to loggers that have no way out, too; what reaches a console has one.
@@ -614,7 +552,16 @@ async def test_the_two_listeners_share_no_address(proxy: Proxy) -> None:
     """Nothing of the operator's listener answers callers, and no tenant answers on the operator's."""
     callers = proxy.app.proxy_addresses[0]
     link = URL(await proxy.link("acme")).path
-    for path in (*PAGES[1:], "/healthz", "/readyz", "/metrics", "/api/v1/tenants", "/oauth/callback", link):
+    for path in (
+        *PAGES,
+        *OPERATORS_PAGES[1:],
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/v1/tenants",
+        "/oauth/callback",
+        link,
+    ):
         answer = await get(proxy, path, at=callers, headers=BEARER)
         assert answer.status == 404, path
         assert answer.json()["type"].endswith("/problems/tenant-unknown")

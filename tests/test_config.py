@@ -38,6 +38,7 @@ from proxy.model import Origin, Preset, Secret
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "example.toml"
 PLANTED = "plp_planted0secret"
+SSO = '[admin]\nsso_header = "X-Email"\n'
 
 MINIMAL = {"pleo": {"client_id": "ours", "client_secret": {"env": "S"}}}
 IDENTITY = '[pleo]\nclient_id = "ours"\nclient_secret = { env = "S" }\n'
@@ -356,6 +357,43 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
         pytest.param('[listen]\nhosts = ["a.test", "A.test"]', "an entry is repeated", id="host-twice"),
         pytest.param("[listen]\nworkers = 65", "at most 64", id="workers"),
         pytest.param('[listen]\nworkers = 2\nproxy = "[::1]:0"', "needs a fixed port", id="workers-port-0"),
+        pytest.param("[admin]\nsession_idle_s = 60", "must be at least 300", id="session-idle-short"),
+        pytest.param(
+            "[admin]\nsession_idle_s = 900\nsession_max_s = 600",
+            "admin.session_max_s = 600: must not be less than admin.session_idle_s (900)",
+            id="session-max-short",
+        ),
+        pytest.param(
+            "[admin]\nsession_idle_s = 50000",
+            "admin.session_max_s = 43200 (the default): must not be less than",
+            id="session-idle-long",
+        ),
+        pytest.param(
+            '[admin]\nsso_proxies = ["127.0.0.1/32"]', "no effect without admin.sso_header", id="sso-proxies"
+        ),
+        pytest.param(
+            '[admin]\nsso_operators = ["a@b.test"]', "no effect without admin.sso_header", id="sso-operators"
+        ),
+        pytest.param(
+            '[admin]\nsso_viewers = ["a@b.test"]', "no effect without admin.sso_header", id="sso-viewers"
+        ),
+        pytest.param(SSO, "admin.sso_proxies is missing: admin.sso_header needs it", id="sso-no-proxies"),
+        pytest.param(SSO + "sso_proxies = []", "admin.sso_header needs it", id="sso-empty-proxies"),
+        pytest.param(
+            SSO + 'sso_proxies = ["10.0.0.0/8"]', "admin.sso_header lets nobody in", id="sso-nobody"
+        ),
+        pytest.param(SSO + 'sso_proxies = ["0.0.0.0/0"]', "must not be everybody", id="sso-all-ipv4"),
+        pytest.param(SSO + 'sso_proxies = ["::/0"]', "must not be everybody", id="sso-all-ipv6"),
+        pytest.param(SSO + 'sso_proxies = ["10.0.0.1/8"]', "must be a network", id="sso-host-bits"),
+        pytest.param(SSO + 'sso_operators = ["ann"]', "must be an address", id="sso-no-address"),
+        pytest.param(SSO + 'sso_operators = ["*"]', "must be an address", id="sso-everybody"),
+        pytest.param(SSO + 'sso_operators = ["a*@b.test"]', "must be an address", id="sso-wildcard"),
+        pytest.param(
+            SSO + 'sso_operators = ["a@b.test"]\nsso_viewers = ["A@B.test"]',
+            "gains nothing here",
+            id="sso-both-lists",
+        ),
+        pytest.param('[admin]\nsso_header = "X Email"', "must be the name of a header", id="sso-header"),
         pytest.param(IDENTITY + 'environment = "prod"', 'did you mean "production"?', id="environment"),
         pytest.param(IDENTITY + "scopes = []", "pleo.scopes = []: must not be empty", id="no-scopes"),
         pytest.param(IDENTITY + 'scopes = ["a:b c:d"]', "one to an entry", id="scopes-in-one"),

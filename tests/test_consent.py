@@ -692,7 +692,7 @@ async def test_a_crafted_result_cookie_shows_nothing_of_itself(proxy: Proxy, cra
     assert is_page_of(known, ConsentFault.STATE_UNKNOWN)
     host, _, port = proxy.app.admin_address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = b"GET /oauth/result HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: pleo_proxy_result="
+    head = b"GET /oauth/result HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nCookie: pleo_proxy_result="
     writer.write(head + crafted.replace("\0", "%00").encode("latin-1") + b"\r\n\r\n")
     answer = await reader.read()
     writer.close()

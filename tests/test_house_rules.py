@@ -260,6 +260,8 @@ MAY_REVEAL = {
     "authorize": "hashes one-time values, and makes the link",
     "tenants": "hashes a legacy key",
     "admin.token": "hashes the admin token",
+    "admin.sessions": "hashes the id of a session",
+    "admin.login": "sets the session's cookie",
     "admin.consent": "sets the browser's cookie",
     "admin.pages": "shows a new link to who has the admin token",
     "admin.api": "answers with a new link to who has the admin token",

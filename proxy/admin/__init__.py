@@ -2,7 +2,11 @@
 
 Apart from the callers' listener in every way: other port, own authentication, nothing shared but the services
 that :class:`~proxy.admin.services.Services` names. ``/connect/…`` and ``/oauth/…`` are for authorisers, who
-have a link and no account; ``/problems/…`` explains refusals to anyone; ``/api/v1/…`` takes the admin token.
+have a link and no account; ``/problems/…`` explains refusals to anyone; everything else is behind
+:func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``, ``lockout``,
+``sso``, ``desk`` and ``sessions`` (who somebody is), ``services``, ``answers``, ``cookies``, ``forms`` and
+``sites`` (what requests and answers share), ``access``, and the routes in ``login``, ``health``, ``consent``,
+``pages`` and ``api``.
 """
 
 from __future__ import annotations
@@ -11,9 +15,10 @@ import logging
 
 from aiohttp import web
 
-from proxy.admin import api, consent, health, pages
+from proxy.admin import api, consent, health, login, pages
 from proxy.admin.answers import add_protection, answer_faults
 from proxy.admin.services import SERVICES, Services
+from proxy.admin.sites import check_host, check_site
 
 __all__ = ["Services", "admin_app"]
 
@@ -26,10 +31,12 @@ _silent.propagate = False
 def admin_app(services: Services) -> web.Application:
     """The application that answers on the operator's listener."""
     app = web.Application(
-        middlewares=[answer_faults], handler_args={"logger": _silent}, client_max_size=64 * 1024
+        middlewares=[answer_faults, check_host, check_site],
+        handler_args={"logger": _silent},
+        client_max_size=64 * 1024,
     )
     app.on_response_prepare.append(add_protection)
     app[SERVICES] = services
-    for module in (health, consent, pages, api):
+    for module in (health, consent, login, pages, api):
         app.add_routes(module.routes())
     return app

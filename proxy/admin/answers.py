@@ -14,7 +14,6 @@ from aiohttp import web
 from proxy.admin.services import SERVICES
 from proxy.errors import StoreUnavailable
 from proxy.facts import TaskCrashed
-from proxy.model import Secret
 
 _PROTECTION = {
     # No script at all, nothing from elsewhere, in no frame; and no address of a page leaks by a Referer.
@@ -25,6 +24,12 @@ _PROTECTION = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
+    # No window of another site holds ours, and none of its pages embeds an answer.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # For browsers that know no frame-ancestors.
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 
 _templates = jinja2.Environment(
@@ -66,8 +71,8 @@ async def answer_faults(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def page(name: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - template values
-    """A page from the template ``name``."""
-    text = _templates.get_template(name).render(**values)
+    """A page from the template ``name``; with ``actor``, it says who is logged in, and offers to log out."""
+    text = _templates.get_template(name).render({"actor": None, **values})
     return web.Response(text=text, status=status, content_type="text/html")
 
 
@@ -84,9 +89,3 @@ def problem(status: int, title: str, detail: str | None = None) -> web.Response:
         value["detail"] = detail
     body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
     return web.Response(body=body, status=status, content_type="application/problem+json")
-
-
-def bearer(request: web.Request) -> Secret | None:
-    """The bearer token of a request (RFC 6750 section 2.1)."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return Secret(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

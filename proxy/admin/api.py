@@ -1,34 +1,25 @@
-"""The JSON API under ``/api/v1``: what the command line lists and does, for holders of the admin token."""
+"""The JSON API under ``/api/v1``: what the command line lists and does, for who has a token or a session."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from proxy import listing
-from proxy.admin.answers import Handler, bearer, data, problem
+from proxy.admin.access import actor_of, require
+from proxy.admin.answers import data, problem
 from proxy.admin.services import SERVICES
+from proxy.model import Role
 from proxy.store import TenantGone
 
 
 def routes() -> list[web.RouteDef]:
     """Routes of this module."""
+    view, change = require(Role.VIEWER), require(Role.OPERATOR)
     return [
-        web.get("/api/v1/tenants", _authenticated(_tenants)),
-        web.get("/api/v1/grants", _authenticated(_grants)),
-        web.post("/api/v1/tenants/{tenant}/connect", _authenticated(_connect)),
+        web.get("/api/v1/tenants", view(_tenants)),
+        web.get("/api/v1/grants", view(_grants)),
+        web.post("/api/v1/tenants/{tenant}/connect", change(_connect)),
     ]
-
-
-def _authenticated(handler: Handler) -> Handler:
-    async def check(request: web.Request) -> web.StreamResponse:
-        token = bearer(request)
-        if token is None or not request.app[SERVICES].is_admin_token(token):
-            response = problem(401, "Unauthorized", "Send the admin token as `Authorization: Bearer TOKEN`.")
-            response.headers["WWW-Authenticate"] = 'Bearer realm="pleo-proxy admin"'
-            return response
-        return await handler(request)
-
-    return check
 
 
 async def _tenants(request: web.Request) -> web.Response:
@@ -44,7 +35,7 @@ async def _grants(request: web.Request) -> web.Response:
 async def _connect(request: web.Request) -> web.Response:
     tenant = request.match_info["tenant"]
     try:
-        url, expires_at = await request.app[SERVICES].make_link(tenant)
+        url, expires_at = await request.app[SERVICES].make_link(tenant, actor_of(request).user)
     except TenantGone:
         return problem(404, "Not Found", f"There is no tenant {tenant!r}.")
     made = {"tenant": tenant, "url": url.reveal(), "expires_at": listing.instant(expires_at)}

@@ -11,7 +11,8 @@ import re
 from aiohttp import web
 
 from proxy.admin.answers import page
-from proxy.admin.services import SERVICES, Services
+from proxy.admin.cookies import cookie, set_cookie
+from proxy.admin.services import SERVICES
 from proxy.errors import ConsentFault, ConsentRefused
 from proxy.model import Secret
 
@@ -41,7 +42,15 @@ async def _connect(request: web.Request) -> web.Response:
     except ConsentRefused as refused:
         return _fault_page(refused.fault)
     response = web.Response(status=303, headers={"Location": begun.url})
-    _set_cookie(response, services, _BROWSER_COOKIE, begun.browser.reveal(), max_age=_BROWSER_LIFETIME_S)
+    # Lax, both cookies: the way back from Pleo is a navigation from another site, which Strict would cut off.
+    set_cookie(
+        response,
+        services,
+        _BROWSER_COOKIE,
+        begun.browser.reveal(),
+        max_age=_BROWSER_LIFETIME_S,
+        same_site="Lax",
+    )
     return response
 
 
@@ -54,12 +63,12 @@ async def _callback(request: web.Request) -> web.Response:
     else:
         result = f"connected.{connected.tenant}"
     response = web.Response(status=303, headers={"Location": f"{services.public_url}/oauth/result"})
-    _set_cookie(response, services, _RESULT_COOKIE, result, max_age=_RESULT_LIFETIME_S)
+    set_cookie(response, services, _RESULT_COOKIE, result, max_age=_RESULT_LIFETIME_S, same_site="Lax")
     return response
 
 
 async def _result(request: web.Request) -> web.Response:
-    result = request.cookies.get(_cookie_name(request.app[SERVICES], _RESULT_COOKIE), "")
+    result = cookie(request, _RESULT_COOKIE)
     if connected := _CONNECTED.fullmatch(result):
         return page("connected.html", tenant=connected[1])
     return _fault_page(_FAULTS.get(result, ConsentFault.STATE_UNKNOWN))
@@ -70,28 +79,6 @@ def _fault_page(fault: ConsentFault) -> web.Response:
 
 
 def _browser(request: web.Request) -> Secret | None:
-    value = request.cookies.get(_cookie_name(request.app[SERVICES], _BROWSER_COOKIE), "")
+    value = cookie(request, _BROWSER_COOKIE)
     # Only a value of our making is taken up: it is random, and safe to set again.
     return Secret(value) if _BROWSER.fullmatch(value) else None
-
-
-def _cookie_name(services: Services, name: str) -> str:
-    # "__Host-" makes browsers refuse the cookie from a sibling domain, and needs https.
-    return f"__Host-{name}" if _is_https(services) else name
-
-
-def _is_https(services: Services) -> bool:
-    return services.public_url.startswith("https://")
-
-
-def _set_cookie(response: web.Response, services: Services, name: str, value: str, *, max_age: int) -> None:
-    # Lax: the way back from Pleo is a top-level navigation from another site, which Strict would cut off.
-    response.set_cookie(
-        _cookie_name(services, name),
-        value,
-        max_age=max_age,
-        path="/",
-        httponly=True,
-        secure=_is_https(services),
-        samesite="Lax",
-    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy.admin.desk import TokenDesk
+from proxy.admin.sessions import Sessions
+from proxy.admin.sso import SingleSignOn
 from proxy.authorize import Authorize, create_link
 from proxy.facts import Emit, LinkCreated
 from proxy.model import Clock, Secret
@@ -20,20 +23,24 @@ class Services:
     public_url: str
     store: Store
     authorize: Authorize
-    is_admin_token: Callable[[Secret], bool]
+    hosts: Collection[str]
+    """Names by which the listener may be called, beside that of ``public_url``."""
+    desk: TokenDesk
+    sessions: Sessions
+    sso: SingleSignOn | None
     render_metrics: Callable[[], bytes]
     not_ready: Callable[[], str | None]
     """Why the proxy is not ready for requests, or ``None``."""
     emit: Emit
     clock: Clock
 
-    async def make_link(self, tenant: str) -> tuple[Secret, float]:
-        """A one-time connect link for ``tenant``, and when it expires.
+    async def make_link(self, tenant: str, user: str) -> tuple[Secret, float]:
+        """A one-time connect link for ``tenant``, made by ``user``, and when it expires.
 
         :raises TenantGone: there is no such tenant.
         """
         url, link = await create_link(self.store, tenant, public_url=self.public_url, now=self.clock())
-        self.emit(LinkCreated(tenant, link.expires_at))
+        self.emit(LinkCreated(tenant, link.expires_at, user))
         return url, link.expires_at
 
 

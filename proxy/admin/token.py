@@ -1,4 +1,4 @@
-"""The operator's token: given in the configuration, or generated once and kept as a hash."""
+"""The tokens of the operator's listener: given in the configuration, or generated once and kept as a hash."""
 
 from __future__ import annotations
 
@@ -7,24 +7,53 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
-from proxy.errors import OperatorError
-from proxy.model import Secret
+from proxy.errors import ConfigurationError, OperatorError
+from proxy.model import Role, Secret
 
 _TOKEN_BYTES = 32
 
 
-def checker(token: Secret) -> Callable[[Secret], bool]:
-    """Compares with a configured token in constant time."""
-    return _checker(_digest(token))
+class AdminTokens:
+    """Hashes of the tokens by role. Empty at first: then no token is right."""
+
+    def __init__(self) -> None:
+        self._digests: dict[Role, str] = {}
+
+    def take(self, role: Role, digest: str) -> None:
+        """Let the token with this hash have a role.
+
+        :raises ConfigurationError: it has another one already.
+        """
+        if digest in self._digests.values():
+            raise ConfigurationError(
+                "admin", ["admin.viewer_token: must differ from admin.token; choose another one"]
+            )
+        self._digests[role] = digest
+
+    def role_of(self, given: Secret) -> Role | None:
+        """Whose token this is. All are compared, in constant time, so that the time tells nothing."""
+        found = None
+        digest = digest_of(given)
+        for role, known in self._digests.items():
+            if hmac.compare_digest(digest, known):
+                found = role
+        return found
+
+    def digest(self, role: Role) -> str | None:
+        """Hash of the token that has a role now."""
+        return self._digests.get(role)
 
 
-def generated(state_dir: Path) -> tuple[Callable[[Secret], bool], Secret | None]:
-    """The check for the token generated in ``state_dir``, and the token itself at the first start only.
+def digest_of(token: Secret) -> str:
+    """What is kept of a token: its SHA-256. One of 256 random bits needs no salt."""
+    # "surrogatepass": a token in a header may hold any byte, and a wrong one is refused, never a defect.
+    return hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).hexdigest()
 
-    What is kept is its SHA-256: the token has 256 random bits, so no salt is needed.
+
+def generated(state_dir: Path) -> tuple[str, Secret | None]:
+    """Hash of the token generated in ``state_dir``, and the token itself at the first start only.
 
     :raises OperatorError: the file cannot be read or written.
     """
@@ -36,25 +65,16 @@ def generated(state_dir: Path) -> tuple[Callable[[Secret], bool], Secret | None]
                 raise OperatorError(
                     f"admin token file {path}: damaged; remove it, and the next start prints a new token"
                 )
-            return _checker(digest), None
+            return digest, None
         token = Secret(secrets.token_urlsafe(_TOKEN_BYTES))
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w") as stream:
-            stream.write(_digest(token) + "\n")
+            stream.write(digest_of(token) + "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise OperatorError(
             f"admin token file {path}: {reason}; set store.state_dir to a directory of the proxy's user, "
             "or admin.token to a token of yours"
         ) from None
-    return _checker(_digest(token)), token
-
-
-def _checker(digest: str) -> Callable[[Secret], bool]:
-    return lambda given: hmac.compare_digest(_digest(given), digest)
-
-
-def _digest(token: Secret) -> str:
-    # "surrogatepass": a token in a header may hold any byte, and a wrong one is refused, never a defect.
-    return hashlib.sha256(token.reveal().encode("utf-8", "surrogatepass")).hexdigest()
+    return digest_of(token), token

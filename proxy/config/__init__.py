@@ -3,9 +3,9 @@
 :func:`find` and :func:`load` give :class:`Settings`, or every mistake at once; :func:`resolve` opens a secret
 that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only and never shown; the only
 environment read is the one handed in. The parts, each importing only those before it: ``values``,
-``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``tuning`` and ``settings``
-(the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``, ``tenants_file``, ``advice``
-and ``reference``.
+``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``operators``, ``tuning`` and
+``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``, ``tenants_file``,
+``advice`` and ``reference``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 from proxy.config.advice import registration_sheet, warnings
 from proxy.config.listeners import CallerListener, SocketPath, tcp_addresses
 from proxy.config.loading import find, load
+from proxy.config.operators import Admin
 from proxy.config.reference import reference, settings_table
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
-from proxy.config.sections import Admin, Endpoints, Listen, Log, Pleo, Store, Vault
+from proxy.config.sections import Endpoints, Listen, Log, Pleo, Store, Vault
 from proxy.config.settings import Settings
 from proxy.config.tenants_file import TenantEntry, load_tenants_file
 from proxy.config.tuning import Limits, Refresh

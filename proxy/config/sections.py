@@ -1,4 +1,4 @@
-"""The tables that say who and where: listeners, Pleo, store, vault, operator, log.
+"""The tables that say who and where: listeners, Pleo, store, vault, log.
 
 A rule between two settings stands on the later one, so that all broken rules are found in one pass. No I/O,
 save that with the environment as validation context it is tried whether files and secrets can be had.
@@ -110,8 +110,9 @@ class Listen(Section):
     )
     hosts: HostNames = Field(
         default=(),
-        description="Further names that callers may use in `Host`. IP addresses and localhost always work, "
-        "other names are refused as a defence against DNS rebinding.",
+        description="Further names that callers, and programs at the operator's listener, may use in "
+        "`Host`. IP addresses and localhost always work, other names are refused as a defence against DNS "
+        "rebinding.",
     )
     trusted_proxies: ProxyNetworks = Field(
         default=(),
@@ -326,14 +327,6 @@ class Vault(Section):
         default=FileRef(Path("/var/lib/pleo-proxy/keys")),
         description="The key ring. By default the file `keys` in `store.state_dir`. A file is generated with "
         "mode 0600 at the first start if absent, and refused if others can read it.",
-    )
-
-
-class Admin(Section):
-    """Who may use the operator's listener."""
-
-    token: Annotated[SecretSetting | None, Kind("secret", secret=True)] = Field(
-        default=None, description="The bearer token of the operator. Generated and printed once if absent."
     )
 
 

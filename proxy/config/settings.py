@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
-from proxy.config.sections import ENDPOINTS, Admin, Endpoints, Listen, Log, Pleo, Section, Store, Vault
+from proxy.config.sections import ENDPOINTS, Endpoints, Listen, Log, Pleo, Section, Store, Vault
 from proxy.config.tuning import Limits, Refresh
 from proxy.config.values import origin_of
 from proxy.model import Origin

@@ -240,6 +240,18 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def _parse_field_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", value):
+        raise Rule("must be the name of a header field; write for example X-Auth-Request-Email")
+    return value
+
+
+def _parse_user_pattern(value: str) -> str:
+    if not re.fullmatch(r"(?:\*|[^@*,\s]+)@[^@*,\s]+", value):
+        raise Rule('must be an address, or "*@" and a domain; write for example "ann@example.com"')
+    return value.casefold()
+
+
 def as_list(value: object) -> object:
     """One string as a list of one, since a list of one is what people mean by it."""
     return [value] if isinstance(value, str) else value
@@ -264,6 +276,7 @@ HostNames = Annotated[
     AfterValidator(_refuse_repeats),
     Kind("list of host names", many=True),
 ]
+FieldName = Annotated[str, AfterValidator(_parse_field_name), Kind("name of a header field")]
 ProxyNetworks = Annotated[
     tuple[Annotated[Network, PlainValidator(_parse_proxy_network)], ...],
     BeforeValidator(as_list),
@@ -271,6 +284,12 @@ ProxyNetworks = Annotated[
     Kind("list of networks", many=True),
 ]
 TenantName = Annotated[str, AfterValidator(_parse_tenant_name), Kind("name of a tenant")]
+UserPatterns = Annotated[
+    tuple[Annotated[str, AfterValidator(_parse_user_pattern)], ...],
+    BeforeValidator(as_list),
+    AfterValidator(_refuse_repeats),
+    Kind("list of addresses", many=True),
+]
 Scopes = Annotated[
     tuple[Annotated[str, AfterValidator(_parse_scope)], ...],
     BeforeValidator(as_list),

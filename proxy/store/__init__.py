@@ -3,9 +3,11 @@
 * :mod:`~proxy.store.interface`: what a store does, and the words for it; start here
 * :mod:`~proxy.store.rows`: rows as values and back
 * :mod:`~proxy.store.sqlite`: the store in a SQLite file, its statements and its thread
+* :mod:`~proxy.store.sqlite_sessions`: who is logged in to the operator's pages, in that file
 * :mod:`~proxy.store.connection`: how that file is created, checked, migrated, or refused
 * :mod:`~proxy.store.schema`: its tables, step by step
 * :mod:`~proxy.store.postgres`: the store in a PostgreSQL database, its statements and its thread
+* :mod:`~proxy.store.postgres_sessions`: who is logged in to the operator's pages, in that database
 * :mod:`~proxy.store.postgres_connection`: how that database is reached, checked, migrated, or refused
 * :mod:`~proxy.store.postgres_schema`: its tables, step by step
 * :mod:`~proxy.store.loop_thread`: the thread of that store
@@ -23,13 +25,23 @@ from pathlib import Path
 from proxy.config.store_url import StoreUrl
 from proxy.errors import StoreError, StoreMissingError
 from proxy.store.identity import instance_name
-from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, Store, StoreNotEmpty, TenantGone
+from proxy.store.interface import (
+    LINK_KEPT_S,
+    AdminSessions,
+    Content,
+    LinkSpent,
+    Snapshot,
+    Store,
+    StoreNotEmpty,
+    TenantGone,
+)
 from proxy.store.journal import Issued, Journal, JournalInUse, JournalUnavailable, journal_path, journals_in
 from proxy.store.lock import ServeLock
 from proxy.store.sqlite import SqliteStore
 
 __all__ = [
     "LINK_KEPT_S",
+    "AdminSessions",
     "Content",
     "Issued",
     "Journal",

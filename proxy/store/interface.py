@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.model import (
+    AdminSession,
     Flow,
     Grant,
     Link,
@@ -58,6 +59,25 @@ class Snapshot:
     flows: tuple[Flow, ...]
 
 
+class AdminSessions(Protocol):
+    """Sessions of the operator's pages. Looked up at each use, so other processes are not told of changes."""
+
+    async def add(self, session: AdminSession) -> None:
+        """Store a new session."""
+
+    async def get(self, id: str) -> AdminSession | None:  # noqa: A002 - the field's name
+        """The session as it is stored, however old it is."""
+
+    async def touch(self, id: str, at: float) -> None:  # noqa: A002 - the field's name
+        """The session was seen at ``at``; one that is gone stays gone, and no session gets older."""
+
+    async def remove(self, id: str) -> bool:  # noqa: A002 - the field's name
+        """Forget the session; whether there was one."""
+
+    async def sweep(self, seen_before: float) -> None:
+        """Forget all that were last seen before an instant."""
+
+
 class Store(Protocol):
     """Tenants, grants, connect links and flows, shared by every process that opens the same database.
 
@@ -65,6 +85,10 @@ class Store(Protocol):
     values in, values out, no I/O and no await. One that raises has refused: nothing is written, and its
     exception comes out unchanged.
     """
+
+    @property
+    def sessions(self) -> AdminSessions:
+        """Who is logged in to the operator's pages."""
 
     async def tenants(self) -> dict[str, Tenant]:
         """All tenants by name, in the order of their names."""

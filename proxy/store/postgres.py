@@ -35,6 +35,7 @@ from proxy.store.postgres_connection import (
     fault_of,
     is_defect,
 )
+from proxy.store.postgres_sessions import PostgresSessions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class PostgresStore:
         self._under_way: set[asyncio.Task[Any]] = set()
         """What runs on the thread; looked at there only."""
         self._closing = False
+        self.sessions = PostgresSessions(self._run)
 
     @classmethod
     def open(cls, url: StoreUrl, *, create: bool = True) -> PostgresStore:

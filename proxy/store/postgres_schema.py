@@ -82,5 +82,16 @@ _INITIAL = """
     );
 """
 
-STEPS = {"m001_initial": _INITIAL}
+_SESSIONS = """
+    CREATE TABLE admin_sessions (
+        id TEXT COLLATE "C" PRIMARY KEY,
+        role TEXT NOT NULL,
+        "user" TEXT NOT NULL,
+        proof TEXT NOT NULL,
+        created_at DOUBLE PRECISION NOT NULL,
+        seen_at DOUBLE PRECISION NOT NULL
+    );
+"""
+
+STEPS = {"m001_initial": _INITIAL, "m004_sessions": _SESSIONS}
 """Statements by the step's name, in the order in which they are applied."""

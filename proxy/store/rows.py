@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 from proxy.errors import StoreUnavailable
 from proxy.model import (
+    AdminSession,
     Flow,
     Grant,
     GrantState,
     Link,
     Outcome,
     Preset,
+    Role,
     Tenant,
 )
 
@@ -137,6 +139,21 @@ def flow_of(row: Row) -> Flow:
         verifier=row["verifier"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+    )
+
+
+def session_of(row: Row) -> AdminSession:
+    """The session of a row.
+
+    :raises StoreUnavailable: its role is not known.
+    """
+    return AdminSession(
+        id=row["id"],
+        role=_word(Role, row["role"], "the role of a session"),
+        user=row["user"],
+        proof=row["proof"],
+        created_at=row["created_at"],
+        seen_at=row["seen_at"],
     )
 
 

@@ -83,7 +83,23 @@ def m001_initial(db: Database) -> None:
     )
 
 
-STEPS = (m001_initial,)
+def m004_sessions(db: Database) -> None:
+    """Sessions of the operator's pages."""
+    db.executescript(
+        """
+        CREATE TABLE admin_sessions (
+            id TEXT NOT NULL PRIMARY KEY,
+            role TEXT NOT NULL,
+            user TEXT NOT NULL,
+            proof TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            seen_at REAL NOT NULL
+        ) STRICT;
+        """
+    )
+
+
+STEPS = (m001_initial, m004_sessions)
 
 migrations = Migrations("pleo-proxy")
 for _step in STEPS:

@@ -29,6 +29,7 @@ from proxy.model import (
 from proxy.store import rows
 from proxy.store.connection import connect, fault_of, reading, writing
 from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, StoreNotEmpty, TenantGone
+from proxy.store.sqlite_sessions import SqliteSessions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class SqliteStore:
         self._file = _identity(path)
         self._seen = _data_version(db)
         self._closing = False
+        self.sessions = SqliteSessions(self._run)
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:

@@ -16,7 +16,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from proxy import __version__
-from proxy.facts import Fact, Refreshed, RefreshFailed, RequestFinished
+from proxy.facts import (
+    AdminLockedOut,
+    AdminLoggedIn,
+    AdminLoginFailed,
+    Fact,
+    Refreshed,
+    RefreshFailed,
+    RequestFinished,
+)
 from proxy.model import Outcome
 from proxy.telemetry import tally
 from proxy.telemetry.tally import Key, Tally
@@ -32,6 +40,7 @@ _RETRIED = "pleo_proxy_requests_retried"
 _REFRESHES = "pleo_proxy_refreshes"
 _RESPONSES = "pleo_proxy_upstream_responses"
 _THROTTLED = "pleo_proxy_upstream_throttled"
+_LOGINS = "pleo_proxy_admin_logins"
 _SECONDS = "pleo_proxy_request_duration_seconds"
 _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
 _UNDER_WAY = "pleo_proxy_under_way"
@@ -44,6 +53,7 @@ _COUNTERS = {
     ),
     _RETRIED: ("Requests that were sent a second time after a 401.", ()),
     _REFRESHES: ("Token refreshes by outcome.", ("outcome",)),
+    _LOGINS: ("Logins to the operator's pages and wrong tokens there, by outcome.", ("outcome",)),
     _RESPONSES: ("Answers of Pleo that were passed on, by class of status.", ("status_class",)),
     _THROTTLED: ("Those with which Pleo asks for fewer requests, by status.", ("status",)),
 }
@@ -89,6 +99,8 @@ class Metrics:
         self._retried = self._tally.index(_RETRIED)
         for outcome in Outcome:
             self._tally.index(_REFRESHES, outcome.value)
+        for login in ("granted", "refused", "locked_out"):
+            self._tally.index(_LOGINS, login)
         self._responses = {
             status: self._tally.index(_RESPONSES, f"{status // 100}xx") for status in range(200, 600)
         }
@@ -116,6 +128,12 @@ class Metrics:
                 self._add(_REFRESHES, Outcome.GRANTED.value)
             case RefreshFailed():
                 self._add(_REFRESHES, fact.outcome.value)
+            case AdminLoggedIn():
+                self._add(_LOGINS, "granted")
+            case AdminLoginFailed():
+                self._add(_LOGINS, "refused")
+            case AdminLockedOut():
+                self._add(_LOGINS, "locked_out")
             case _:
                 pass
 

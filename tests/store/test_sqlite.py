@@ -31,6 +31,7 @@ from proxy.model import (
     Tenant,
 )
 from proxy.store import ServeLock, connection, open_store
+from proxy.store.schema import STEPS
 from proxy.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
@@ -262,9 +263,8 @@ for line in sys.stdin:
             for process in processes:
                 assert process.stdout
                 assert process.stdout.readline() == "opened\n"
-            assert query(tmp_path / str(attempt) / "proxy.db", "SELECT name FROM _sqlite_migrations") == [
-                ("m001_initial",)
-            ]
+            applied = query(tmp_path / str(attempt) / "proxy.db", "SELECT name FROM _sqlite_migrations")
+            assert applied == [(step.__name__,) for step in STEPS]
 
 
 async def test_another_process_is_noticed(store: SqliteStore, path: Path) -> None:
