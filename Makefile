@@ -4,13 +4,22 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench bench-quick scale lock fuzz soak
+.PHONY: run test lint browser bench bench-quick scale lock fuzz soak
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# The browser that tests/browser tries the proxy with: Debian's, if there is none. Root's business.
+CHROMIUM := /usr/bin/chromium
+SUDO := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo))
+browser:
+	@test -x $(CHROMIUM) || { test "$$(id -u)" = 0 || command -v sudo >/dev/null; } || \
+	    { echo "$(CHROMIUM) is missing; as root: apt-get install --no-install-recommends chromium" >&2; exit 1; }
+	@test -x $(CHROMIUM) || $(SUDO) apt-get install -y --no-install-recommends chromium || \
+	    { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium; }
 
 lint: .venv/dev
 	$(BIN)/ruff check .

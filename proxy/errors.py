@@ -136,7 +136,10 @@ class BrowserRefused(Refusal):
     name = "browser-refused"
     status = 403
     title = "Requests from web pages are refused"
-    action = "Call the proxy from a program that sends no Origin and no Sec-Fetch-Site header."
+    action = (
+        "Call the proxy from a program. One that contains or imitates a browser sends X-Pleo-Tenant with "
+        "each request, and neither Origin nor Referer. To look at an answer, type its address at 127.0.0.1."
+    )
 
 
 class HostRefused(Refusal):

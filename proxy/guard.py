@@ -1,7 +1,7 @@
 """The door of the proxy listener, which has no passwords: what is refused before anyone asks for a tenant.
 
-Pure. Keeps out requests whose ``Host`` is not ours (DNS rebinding), that a web page sends, or that were here
-before.
+Pure. Keeps out requests whose ``Host`` is not ours (DNS rebinding), that a browser sends for a web page, or
+that were here before. ``tests/browser`` shows with a real browser what it sends, and that nothing gets in.
 """
 
 from __future__ import annotations
@@ -75,18 +75,63 @@ def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
     raise HostRefused(f"Host {host[:253]!r} is neither an address, nor localhost, nor a configured name")
 
 
-def check_browser(fields: Iterable[Field], authority: str | None) -> None:
-    """Refuse what a browser sends on behalf of a page of another site (Fetch Metadata, Origin).
+def check_browser(fields: Fields, authority: str | None) -> None:
+    """Refuse what a browser sends on behalf of a page.
 
-    :raises BrowserRefused: ``Sec-Fetch-Site`` or ``Origin`` tell of another site.
+    The proxy serves no pages, so no page is its own. What remains is the address that a person types, which a
+    browser marks with ``Sec-Fetch-Site: none`` (Fetch Metadata section 2.3). It marks nothing on its way to a
+    plain http address other than loopback, and there it is known by itself (:func:`_is_unmarked_browser`).
+
+    :raises BrowserRefused: a page sent this, or a browser that does not say for whom.
     """
-    for value in headers.values(fields, b"sec-fetch-site"):
-        if value not in (b"none", b"same-origin"):
-            raise BrowserRefused("Sec-Fetch-Site says that a page of another site sent this request")
+    site = fields.values(b"sec-fetch-site")
+    if any(value != b"none" for value in site):
+        raise BrowserRefused("Sec-Fetch-Site says that a page sent this request")
     own = (authority or "").encode("latin-1")
-    for value in headers.values(fields, b"origin"):
-        if value not in (b"http://" + own, b"https://" + own):
-            raise BrowserRefused("Origin says that a page of another site sent this request")
+    if not all(_is_at(own, value) for value in fields.values(b"origin")):
+        raise BrowserRefused("Origin says that a page of another site sent this request")
+    if any(_WEB.match(value) and not _is_at(own, value) for value in fields.values(b"referer")):
+        raise BrowserRefused("Referer says that a page of another site sent this request")
+    if any(fields.values(name) for name in _OF_PAGES):
+        raise BrowserRefused("the request has a header that browsers send for pages only")
+    if not site and not fields.values(headers.TENANT) and _is_unmarked_browser(fields):
+        raise BrowserRefused("the request looks like a browser's, and does not say whether a page sent it")
+
+
+_WEB = re.compile(rb"https?://", re.IGNORECASE)
+_OF_PAGES = (
+    b"access-control-request-method",  # a preflight, which is never granted
+    b"service-worker",
+    b"ping-to",
+)
+_ENGINE = re.compile(rb"Mozilla/5\.0 \(.*(?:AppleWebKit|Gecko)/")
+_INTERNET_EXPLORER = re.compile(rb"(?:MSIE |Trident/)(?!.*office)", re.IGNORECASE)
+_TO_BE_SHOWN = re.compile(rb"text/html|image/")
+
+
+def _is_unmarked_browser(fields: Fields) -> bool:
+    """Whether a request without Fetch Metadata is a browser's: its engine's name, and a person's languages.
+
+    A page can change neither: ``User-Agent`` is beyond a request that needs no preflight, and an emptied
+    ``Accept-Language`` is still sent. Programs have the one or the other. Those that use Internet Explorer's
+    network library (VBA, Office) have both, but do not ask for what is to be shown.
+
+    A program that has all of it is let in with ``X-Pleo-Tenant``, for which a page needs a preflight.
+    """
+    if not fields.values(b"accept-language"):
+        return False
+    agent = b" ".join(fields.values(b"user-agent"))
+    if _ENGINE.match(agent):
+        return True
+    return _INTERNET_EXPLORER.search(agent) is not None and any(
+        _TO_BE_SHOWN.search(value) for value in fields.values(b"accept")
+    )
+
+
+def _is_at(own: bytes, url: bytes) -> bool:
+    """Whether ``url`` is of the origin at ``own``. TLS may have ended in front of the proxy."""
+    scheme, _, rest = url.partition(b"://")
+    return scheme in (b"http", b"https") and rest.partition(b"/")[0] == own != b""
 
 
 def one_hop_less(fields: Fields) -> Fields:

@@ -116,6 +116,13 @@ _CALLERS_ONLY_PREFIXES = (
     b"x-envoy-",
 )
 
+_FOR_PAGES = frozenset(
+    {b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed", b"timing-allow-origin"},
+)
+_CORS_PREFIX = b"access-control-"
+"""In answers these give a page access, or leave something in a browser, for Pleo's origin. Callers call the
+proxy's origin, which has no pages and keeps nobody logged in."""
+
 
 class _Kind(Enum):
     END_TO_END = 0
@@ -126,6 +133,7 @@ class _Kind(Enum):
     REFERENCE = 5
     EXPECT = 6
     CODING = 7
+    FOR_PAGES = 8
 
 
 _OF_THEIR_OWN = {
@@ -159,6 +167,8 @@ def _judge(name: bytes) -> _Kind:
         return _Kind.HOP_BY_HOP
     if lower in _CALLERS_ONLY or lower.startswith(_CALLERS_ONLY_PREFIXES):
         return _Kind.CALLERS_ONLY
+    if lower in _FOR_PAGES or lower.startswith(_CORS_PREFIX):
+        return _Kind.FOR_PAGES
     if lower == b"content-length" and b"_" in name:
         return _Kind.CALLERS_ONLY  # a second length beside the one that frames the body
     return _OF_THEIR_OWN.get(lower, _Kind.END_TO_END)
@@ -182,7 +192,7 @@ def for_upstream(
             kept.append(field)
         elif kind is _Kind.CONNECTION:
             named |= _connection_options(field[1])
-        elif kind is _Kind.EXPECT and keep_expect:
+        elif kind is _Kind.FOR_PAGES or (kind is _Kind.EXPECT and keep_expect):
             kept.append(field)
     if named:
         kept = _without(kept, named)
@@ -225,7 +235,8 @@ def proxy_authorization(credentials: Secret) -> bytes:
 
 
 def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, request_id: str) -> Headers:
-    """The fields of Pleo's answer as they go back: less hop-by-hop fields, references pointed at the proxy.
+    """The fields of Pleo's answer as they go back: less hop-by-hop fields and what is meant for browsers,
+    references pointed at the proxy.
 
     :param base_url: how the caller reaches this tenant, without a slash at the end.
     :raises UpstreamUnreachable: the body is in a coding that is not undone here.
@@ -247,7 +258,7 @@ def for_caller(fields: Sequence[Field], *, upstream: Origin, base_url: str, requ
             if coded or field[1].lower() != b"chunked":
                 raise UpstreamUnreachable(f"{upstream} sent its answer in an unknown transfer coding")
             coded = True
-        elif kind is not _Kind.HOP_BY_HOP:
+        elif kind is not _Kind.HOP_BY_HOP and kind is not _Kind.FOR_PAGES:
             kept.append(field)
     if named:
         kept = _without(kept, named)
@@ -261,8 +272,6 @@ _NOT_IN_TRAILERS = frozenset(
         b"content-encoding",
         b"content-type",
         b"content-range",
-        b"set-cookie",
-        b"set-cookie2",
         b"www-authenticate",
         b"authentication-info",
         b"age",

@@ -71,8 +71,19 @@ async def test_a_fresh_token_is_injected_and_all_else_kept(theatre: Stage) -> No
     await theatre.play(
         caller >> asked(b"/acme/v1/things:search?b=2&a=1&a=%7E+x", fields=fields),
         upstream << sent(theatre, b"at-1", b"/v1/things:search?b=2&a=1&a=%7E+x", fields=kept),
-        upstream >> http(b"200 Fine", b"[]", b"X-PLEO: a\r\nSet-Cookie: s=1\r\nSet-Cookie: t=2\r\n"),
-        caller << answered(b"200 Fine", b"[]", b"X-PLEO: a\r\nSet-Cookie: s=1\r\nSet-Cookie: t=2\r\n"),
+        upstream >> http(b"200 Fine", b"[]", b"X-PLEO: a\r\nX-Dup: 1\r\nx-dup: 2\r\n"),
+        caller << answered(b"200 Fine", b"[]", b"X-PLEO: a\r\nX-Dup: 1\r\nx-dup: 2\r\n"),
+    )
+
+
+async def test_what_an_answer_says_to_pages_and_their_cookies_stay_behind(theatre: Stage) -> None:
+    """What would let pages read an answer of Pleo, or keep a session, does not reach the caller."""
+    said = b"Access-Control-Allow-Origin: *\r\nSet-Cookie: s=1\r\nX-A: 1\r\nset-cookie: t=2\r\n"
+    await theatre.play(
+        caller >> asked(),
+        upstream << sent(theatre, b"at-1"),
+        upstream >> http(b"200 OK", b"[]", said),
+        caller << answered(b"200 OK", b"[]", b"X-A: 1\r\n"),
     )
 
 

@@ -182,6 +182,8 @@ def test_localhost_is_let_in() -> None:
 PAGES = {
     "cross-site": [(b"Sec-Fetch-Site", b"cross-site")],
     "same-site": [(b"sec-fetch-site", b"same-site")],
+    # The proxy has no pages, so who is of its origin is a foreign document that is shown under its name.
+    "same-origin": [(b"Sec-Fetch-Site", b"same-origin")],
     "unknown-site": [(b"Sec-Fetch-Site", b"other")],
     "empty-site": [(b"Sec-Fetch-Site", b"")],
     "site-upper-case": [(b"Sec-Fetch-Site", b"NONE")],
@@ -194,15 +196,38 @@ PAGES = {
     "without-port": [(b"Origin", b"http://127.0.0.1")],
     "other-scheme": [(b"Origin", b"file://127.0.0.1:8080")],
     "second-origin-counts": [(b"Origin", b"http://127.0.0.1:8080"), (b"ORIGIN", b"http://evil.example")],
-    "own-site-foreign-origin": [(b"Sec-Fetch-Site", b"same-origin"), (b"Origin", b"http://evil.example")],
+    "typed-by-the-user-foreign-origin": [
+        (b"Sec-Fetch-Site", b"none"),
+        (b"Origin", b"http://evil.example"),
+    ],
+    "foreign-referer": [(b"Referer", b"http://evil.example/page?x=http://127.0.0.1:8080/")],
+    "referer-without-path": [(b"Referer", b"https://evil.example")],
+    "referer-upper-case": [(b"REFERER", b"HTTP://evil.example/")],
+    "referer-of-another-port": [(b"Referer", b"http://127.0.0.1/")],
+    "referer-that-only-begins-alike": [(b"Referer", b"http://127.0.0.1:8080.evil.example/")],
+    "referer-with-userinfo": [(b"Referer", b"http://127.0.0.1:8080@evil.example/")],
+    "second-referer-counts": [
+        (b"Referer", b"http://127.0.0.1:8080/acme"),
+        (b"Referer", b"http://evil.example/"),
+    ],
+    "preflight": [(b"Access-Control-Request-Method", b"PUT")],
+    "service-worker": [(b"Service-Worker", b"script")],
+    "hyperlink-ping": [(b"Ping-To", b"http://evil.example/")],
 }
+
+
+def pages_fields(fields: Headers, authority: str | None = HERE) -> None:
+    """Ask the rule for browsers."""
+    guard.check_browser(Fields(fields), authority)
 
 
 @pytest.mark.parametrize("fields", PAGES.values(), ids=PAGES)
 def test_requests_of_pages_are_refused(fields: Headers) -> None:
-    """What a browser says it sends for another site's page is refused, by either of its two fields."""
+    """What a browser says of the page it sends for leads to a refusal, by any of its fields."""
     with pytest.raises(BrowserRefused):
-        guard.check_browser(fields, HERE)
+        pages_fields(fields)
+    with pytest.raises(BrowserRefused):
+        pages_fields([(b"X-Pleo-Tenant", b"acme"), *fields])
 
 
 @pytest.mark.parametrize(
@@ -210,22 +235,131 @@ def test_requests_of_pages_are_refused(fields: Headers) -> None:
     [
         pytest.param([], id="no-browser"),
         pytest.param([(b"Sec-Fetch-Site", b"none")], id="typed-by-the-user"),
-        pytest.param([(b"Sec-Fetch-Site", b"same-origin")], id="own-site"),
         pytest.param([(b"Origin", b"http://127.0.0.1:8080")], id="own-origin"),
         pytest.param([(b"Origin", b"https://127.0.0.1:8080")], id="own-origin-behind-tls"),
-        pytest.param([(b"Sec-Fetch-Mode", b"cors"), (b"Referer", b"http://evil.example")], id="other-fields"),
+        pytest.param([(b"Referer", b"http://127.0.0.1:8080/acme/v1/x?y")], id="own-referer"),
+        pytest.param([(b"Referer", b"http://127.0.0.1:8080")], id="own-referer-without-path"),
+        pytest.param([(b"Referer", b"the old system")], id="referer-that-is-no-page"),
+        pytest.param([(b"Referer", b"")], id="referer-empty"),
+        pytest.param([(b"Sec-Fetch-Mode", b"cors"), (b"Accept-Language", b"*")], id="other-fields"),
     ],
 )
-def test_programs_and_own_requests_pass(fields: Headers) -> None:
-    """A program sends neither field, and a request of the proxy's own origin is no other site's."""
-    guard.check_browser(fields, HERE)
+def test_programs_and_typed_addresses_pass(fields: Headers) -> None:
+    """A program sends none of these fields, or of itself only, and a typed address is a person's own wish."""
+    pages_fields(fields)
 
 
 def test_without_an_authority_every_origin_is_foreign() -> None:
     """A request without Host has no origin of its own to be equal to."""
-    for origin in (b"http://127.0.0.1:8080", b"null", b"https://evil.example"):
+    for origin in (b"http://127.0.0.1:8080", b"null", b"https://evil.example", b"http://"):
         with pytest.raises(BrowserRefused):
-            guard.check_browser([(b"Origin", origin)], None)
+            pages_fields([(b"Origin", origin)], None)
+
+
+CHROME = b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0"
+FIREFOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:52.0) Gecko/20100101 Firefox/52.0"
+IE_8 = b"Mozilla/4.0 (compatible; MSIE 8.0; Windows NT 6.1; Trident/4.0)"
+IE_11 = b"Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko"
+
+
+def fields_of(text: str) -> Headers:
+    """Header lines as a section."""
+    pairs = (line.strip().partition(": ") for line in text.strip().splitlines())
+    return [(name.encode(), value.encode()) for name, _, value in pairs]
+
+
+UNMARKED = {
+    "chrome": [(b"User-Agent", CHROME), (b"Accept-Language", b"en-US,en;q=0.9"), (b"Accept", b"*/*")],
+    "firefox-of-2017": [(b"User-Agent", FIREFOX), (b"Accept-Language", b"en-US,en;q=0.5")],
+    "language-emptied-by-the-page": [(b"User-Agent", CHROME), (b"Accept-Language", b"")],
+    "internet-explorer-11-shows": [
+        (b"User-Agent", IE_11),
+        (b"Accept-Language", b"de"),
+        (b"Accept", b"text/html, application/xhtml+xml, image/jxr, */*"),
+    ],
+    "internet-explorer-8-posts-a-form": [
+        (b"User-Agent", IE_8),
+        (b"Accept-Language", b"de"),
+        (b"Accept", b"image/gif, image/jpeg, image/pjpeg, application/x-ms-application, */*"),
+        (b"Content-Type", b"text/plain"),
+    ],
+}
+
+
+@pytest.mark.parametrize("fields", UNMARKED.values(), ids=UNMARKED)
+def test_browsers_that_say_nothing_are_refused(fields: Headers) -> None:
+    """Where a browser says nothing of the page, it is known by itself, unless it shows that no page asks."""
+    with pytest.raises(BrowserRefused, match="looks like a browser's"):
+        pages_fields(fields)
+    pages_fields([*fields, (b"Sec-Fetch-Site", b"none")])
+    pages_fields([*fields, (b"X-Pleo-Tenant", b"acme")])
+
+
+# Java, Node.js, curl, Python and Perl as they sent it here; the rest as they are known to.
+PROGRAMS = {
+    "curl": "User-Agent: curl/7.88.1\nAccept: */*",
+    "curl-with-a-browsers-name": f"User-Agent: {CHROME.decode()}\nAccept: */*",
+    "wget": "User-Agent: Wget/1.21\nAccept: */*\nAccept-Encoding: identity\nConnection: Keep-Alive",
+    "python": "Accept-Encoding: identity\nUser-Agent: Python-urllib/3.11\nConnection: close",
+    "requests": "User-Agent: python-requests/2.32\nAccept-Encoding: gzip, deflate\nAccept: */*",
+    "perl": "User-Agent: HTTP-Tiny/0.080",
+    "libwww-perl": "TE: deflate,gzip;q=0.3\nConnection: TE, close\nUser-Agent: libwww-perl/6.67",
+    "java": """User-Agent: Java/17.0.15
+        Accept: text/html, image/gif, image/jpeg, */*; q=0.2
+        Connection: keep-alive""",
+    "java-with-languages": """User-Agent: Java/1.8.0_292
+        Accept-Language: de-DE
+        Accept: text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2""",
+    "java-client": """Connection: Upgrade, HTTP2-Settings
+        HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA
+        Upgrade: h2c
+        User-Agent: Java-http-client/17.0.15""",
+    "nodejs": """accept: */*
+        accept-language: *
+        sec-fetch-mode: cors
+        user-agent: node
+        accept-encoding: gzip, deflate""",
+    "dotnet": "Connection: Keep-Alive",
+    "dotnet-soap": "User-Agent: Mozilla/4.0 (compatible; MSIE 6.0; MS Web Services Client Protocol 4.0)",
+    "powershell-5": "User-Agent: Mozilla/5.0 (Windows NT; Windows NT 10.0; de-DE) WindowsPowerShell/5.1",
+    "powershell-7": "User-Agent: Mozilla/5.0 (Windows NT 10.0; Microsoft Windows 10.0; de) PowerShell/7.4.1",
+    "power-query": """User-Agent: Microsoft.Data.Mashup (https://go.microsoft.com/fwlink/?LinkID=304225)
+        Accept-Encoding: gzip, deflate
+        Connection: Keep-Alive""",
+    "excel-web-query": """Accept: */*
+        Accept-Language: de-DE
+        User-Agent: Mozilla/4.0 (compatible; ms-office; MSOffice 16)
+        Accept-Encoding: gzip, deflate""",
+    "excel-2007-web-query": """Accept: image/gif, image/jpeg, */*
+        Accept-Language: de-DE
+        User-Agent: Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 6.1; Trident/4.0; MSOffice 12)""",
+    "vba-xmlhttp": """Accept: */*
+        Accept-Language: de-DE
+        User-Agent: Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; WOW64; Trident/7.0; .NET4.0C)
+        UA-CPU: AMD64
+        Accept-Encoding: gzip, deflate""",
+    "vba-xmlhttp-writes": """Accept: application/json
+        Accept-Language: de-DE
+        Content-Type: application/json
+        User-Agent: Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko""",
+    "vba-serverxmlhttp": """Accept: */*
+        Accept-Language: de-DE
+        User-Agent: Mozilla/4.0 (compatible; Win32; WinHttp.WinHttpRequest.5)""",
+    "delphi-indy": """Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8
+        User-Agent: Mozilla/3.0 (compatible; Indy Library)""",
+    "qt": """Connection: Keep-Alive
+        Accept-Encoding: gzip, deflate
+        Accept-Language: de-DE,en,*
+        User-Agent: Mozilla/5.0""",
+    "google-apps-script": "User-Agent: Mozilla/5.0 (compatible; Google-Apps-Script; beanserver; +https://script.google.com)",
+    "sap": "User-Agent: SAP NetWeaver Application Server (1.0;754)\nAccept-Language: de",
+}
+
+
+@pytest.mark.parametrize("text", PROGRAMS.values(), ids=PROGRAMS)
+def test_programs_of_every_age_pass(text: str) -> None:
+    """What common tools send, also those that share a name or a library with browsers, is let in."""
+    pages_fields(fields_of(text), "proxy.internal:8080")
 
 
 # --- Max-Forwards

@@ -205,6 +205,23 @@ def test_look_alikes_are_dropped(name: bytes) -> None:
     assert for_upstream([(name, b"x")]) == [HOST, VIA]
 
 
+FOR_PAGES = (
+    b"Access-Control-Allow-Origin", b"Access-Control-Allow-Credentials", b"Access-Control-Expose-Headers",
+    b"Access-Control-Anything", b"Set-Cookie", b"Set-Cookie2", b"Clear-Site-Data", b"Service-Worker-Allowed",
+    b"Timing-Allow-Origin",
+)  # fmt: skip
+
+
+@given(st.sampled_from(FOR_PAGES).flatmap(lambda name: respelt(name.lower())))
+def test_no_answer_opens_the_proxy_to_pages_or_leaves_a_cookie(name: bytes) -> None:
+    """What Pleo allows pages at its own origin is not said for the proxy's, however it is spelt."""
+    kept = (b"Accept-Control", b"x")
+    assert for_caller([(b"Vary", b"Origin"), (name, b"*"), kept, (name, b"a")]) == [
+        (b"Vary", b"Origin"),
+        kept,
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -418,7 +435,8 @@ def test_an_expectation_goes_up_only_where_it_is_waited_for(connection: bytes, k
 @pytest.mark.parametrize(
     "name",
     [
-        b"Authorization", b"Cache-Control", b"Connection", b"Content-Encoding", b"Content-Length",
+        b"Access-Control-Allow-Origin", b"Authorization", b"Cache-Control", b"Connection",
+        b"Content-Encoding", b"Content-Length",
         b"Content-Range", b"Content-Type", b"Cookie", b"Date", b"Host", b"If-Match", b"Keep-Alive", b"Link",
         b"Proxy-Authenticate", b"Proxy-Status", b"Set-Cookie", b"TE", b"Trailer", b"Transfer-Encoding",
         b"Upgrade", b"Vary", b"Via", b"WWW-Authenticate", b"X-Forwarded-For", b"X-Named", b"X-Request-Id",

@@ -1,0 +1,212 @@
+"""A page that somebody in the network visits, in a real browser: what it tries, and that it gets nowhere.
+
+The oracle stands on the other side: what the proxy's log says of each request, and what the simulated Pleo
+has received. ``attacks.js`` holds the attacks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from proxy import guard
+from proxy.sandbox import Sandbox
+from tests.browser.attacker import (
+    PLAIN_ADDRESS,
+    PLAIN_NAME,
+    SITE,
+    BrowserMissingError,
+    Relay,
+    attackers_site,
+    chromium,
+)
+from tests.harness import Proxy, running_proxy, until
+
+ROOT = Path(__file__).parent.parent.parent
+EMPLOYEES = "/acme/v2/employees"
+UNSENT = {"speculation", "prerender"}
+"""Attacks that this browser keeps to itself in some cases; if it sends them they must be refused as well."""
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[int]:
+    """The port of the attacker's site."""
+    async with attackers_site() as port:
+        yield port
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[BrowserContext]:
+    """The browser of somebody in the network."""
+    async with chromium() as context:
+        yield context
+
+
+@pytest.fixture
+async def named(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
+    """A proxy that also answers to :data:`PLAIN_NAME`, with the tenant acme."""
+    async with running_proxy(pleo, tmp_path, listen={"hosts": [PLAIN_NAME]}) as running:
+        await running.add_tenant("acme")
+        await running.connect("acme")
+        yield running
+
+
+def seen_by_proxy(proxy: Proxy) -> dict[str, set[str]]:
+    """What came of the requests of each attack: status, or the name of the refusal."""
+    seen: dict[str, set[str]] = {}
+    for line in proxy.lines("request.finished"):
+        path, _, attack = line["path"].rpartition("/")
+        if path == EMPLOYEES:
+            seen.setdefault(attack, set()).add(line["outcome"])
+    return seen
+
+
+def seen_by_pleo(proxy: Proxy) -> set[str]:
+    """Attacks of which something arrived at Pleo."""
+    paths = (request.target.partition("?")[0] for request in proxy.pleo.api_requests)
+    return {path.rpartition("/")[2] for path in paths if path.startswith("/v2/employees")}
+
+
+async def attacking_page(browser: BrowserContext, site: int) -> Page:
+    """The attacker's page, open in the browser."""
+    page = await browser.new_page()
+    await page.goto(f"http://{SITE}:{site}/")
+    return page
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", PLAIN_NAME, PLAIN_ADDRESS])
+async def test_a_page_of_another_site_neither_reads_nor_writes(
+    named: Proxy, browser: BrowserContext, site: int, host: str
+) -> None:
+    """Whatever a page can make the browser send is refused, reaches no tenant, and is read by nobody."""
+    calls = named.pleo.counters.api_requests
+    base = f"http://{host}:{named.address[1]}"
+    page = await attacking_page(browser, site)
+    read = await page.evaluate("(base) => attack(base)", base)
+    assert len(read) > 60
+    assert {attack: text for attack, text in read.items() if text is not None} == {}
+    await page.evaluate("(url) => { location = url }", f"{base}{EMPLOYEES}/location")
+    attacks = {*read, "location"}
+    await until(lambda: attacks - UNSENT <= seen_by_proxy(named).keys())
+    seen = seen_by_proxy(named)
+    assert {attack: ended for attack, ended in seen.items() if ended != {"browser-refused"}} == {}
+    assert named.pleo.counters.api_requests == calls
+    assert (await named.get(EMPLOYEES)).status == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", PLAIN_NAME])
+async def test_without_the_guard_the_same_page_reaches_pleo(
+    named: Proxy, browser: BrowserContext, site: int, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attacks are real: with the browser rules switched off, each that is refused arrives at Pleo."""
+    monkeypatch.setattr(guard, "check_browser", lambda *_: None)
+    page = await attacking_page(browser, site)
+    read = await page.evaluate("(base) => attack(base)", f"http://{host}:{named.address[1]}")
+    await until(lambda: read.keys() - UNSENT <= seen_by_pleo(named))
+    wrote = {
+        request.target.rpartition("/")[2]
+        for request in named.pleo.api_requests
+        if request.method == "POST" and request.body_length
+    }
+    assert {"post", "post-no-referrer", "beacon", "form-text-plain", "policy-report"} <= wrote
+
+
+@pytest.mark.parametrize("name", ["rebound.example", "rebound.localhost"])
+async def test_a_name_that_turns_to_the_proxy_is_of_no_use(
+    named: Proxy, browser: BrowserContext, site: int, name: str
+) -> None:
+    """A page whose own name leads to the proxy (DNS rebinding) reads refusals only, and writes nothing."""
+    calls = named.pleo.counters.api_requests
+    port = named.address[1]
+    relay = Relay(site)
+    async with relay.listening(port):
+        page = await browser.new_page()
+        await page.goto(f"http://{name}:{port}/")
+        relay.port = port
+        read = await page.evaluate("() => attackOwn()")
+        await page.close()
+    assert ("own-service-worker" in read) == name.endswith(".localhost")
+    seen = seen_by_proxy(named)
+    assert seen.keys() == read.keys()
+    assert set.union(*seen.values()) <= {"browser-refused", "host-refused"}
+    refusals = [text for text in read.values() if text is not None]
+    assert refusals
+    assert {json.loads(text)["status"] for text in refusals} <= {403, 421}
+    assert named.pleo.counters.api_requests == calls
+
+
+async def test_the_rule_for_hosts_alone_stops_a_rebound_name(
+    named: Proxy, browser: BrowserContext, site: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding fails by its ``Host``, whatever the browser marks; without that rule, the page reads."""
+    monkeypatch.setattr(guard, "check_browser", lambda *_: None)
+    port = named.address[1]
+    relay = Relay(site)
+    async with relay.listening(port):
+        page = await browser.new_page()
+        await page.goto(f"http://rebound.example:{port}/")
+        relay.port = port
+        await page.evaluate("() => attackOwn()")
+        assert set.union(*seen_by_proxy(named).values()) == {"host-refused"}
+        assert seen_by_pleo(named) == set()
+        monkeypatch.setattr(guard, "check_host", lambda *_: None)
+        stolen = await page.evaluate("(path) => fetch(path).then((answer) => answer.text())", EMPLOYEES)
+        await page.close()
+    assert json.loads(stolen)["data"]
+
+
+async def test_a_person_who_types_an_address_on_loopback_is_answered(
+    named: Proxy, browser: BrowserContext
+) -> None:
+    """A typed address is marked as that; a script in what it shows, if there were one, could do nothing."""
+    page = await browser.new_page()
+    answer = await page.goto(named.base_url + EMPLOYEES)
+    assert answer is not None
+    assert answer.status == 200
+    assert json.loads(await answer.text())["data"]
+    fetched = await page.evaluate("(path) => fetch(path).then((answer) => answer.status)", EMPLOYEES)
+    assert fetched == 403
+
+
+@pytest.mark.parametrize("host", [PLAIN_NAME, PLAIN_ADDRESS])
+async def test_an_address_typed_for_plain_http_is_refused(
+    named: Proxy, browser: BrowserContext, host: str
+) -> None:
+    """Where the browser does not say who wants the page, a person cannot be told from a link."""
+    page = await browser.new_page()
+    answer = await page.goto(f"http://{host}:{named.address[1]}{EMPLOYEES}")
+    assert answer is not None
+    assert answer.status == 403
+    program = await named.get(EMPLOYEES, headers={"Host": f"{host}:{named.address[1]}"})
+    assert program.status == 200
+
+
+async def test_a_browser_in_a_program_is_let_in_with_the_tenants_header(
+    named: Proxy, browser: BrowserContext
+) -> None:
+    """``X-Pleo-Tenant``, which no page of another site can send, lets in what looks like a browser."""
+    page = await browser.new_page()
+    await page.set_extra_http_headers({"X-Pleo-Tenant": "acme"})
+    answer = await page.goto(f"http://{PLAIN_NAME}:{named.address[1]}/v2/employees")
+    assert answer is not None
+    assert answer.status == 200
+
+
+async def test_a_missing_browser_is_said_and_what_installs_it(tmp_path: Path) -> None:
+    """Without Chromium the tests fail, and name the target that installs it."""
+    with pytest.raises(BrowserMissingError, match="`make browser`"):
+        async with chromium(tmp_path / "chromium"):
+            pass
+
+
+def test_the_pipeline_installs_the_browser_before_it_tests() -> None:
+    """``make browser`` installs what these tests need, and the pipeline calls it first."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^browser:", makefile, re.MULTILINE)
+    pipeline = (ROOT / ".ci" / "run").read_text()
+    assert 0 < pipeline.index("make browser") < pipeline.index("make test")
