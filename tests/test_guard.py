@@ -275,7 +275,7 @@ UNMARKED = {
     "internet-explorer-11-shows": [
         (b"User-Agent", IE_11),
         (b"Accept-Language", b"de"),
-        (b"Accept", b"text/html, application/xhtml+xml, image/jxr, */*"),
+        (b"Accept", b"text/html, application/xhtml+xml, */*"),
     ],
     "internet-explorer-8-posts-a-form": [
         (b"User-Agent", IE_8),
