@@ -98,18 +98,19 @@ class Network:
 async def provider_at(
     origin: Origin,
     *,
+    api: Origin | None = None,
     facts: list[Fact] | None = None,
     context: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[Provider]:
-    """A provider whose token endpoint and API are both at ``origin``."""
+    """A provider whose token endpoint, and API unless said otherwise, is at ``origin``."""
 
     async def no_pause(_: float) -> None:
         pass
 
     provider = Provider(
         Registration("id", Secret("the-secret"), "basic", f"{origin}/token", "https://proxy.example/cb"),
-        api=origin,
+        api=api or origin,
         ssl_context=context or ssl.create_default_context(),
         connect_s=5.0,
         timeout_s=10.0,
@@ -248,18 +249,12 @@ async def test_private_networks_that_are_set_are_admitted() -> None:
 async def test_each_server_has_a_rule_of_its_own() -> None:
     """That the API is on this machine does not let the token endpoint's name lead here, nor the reverse."""
     async with Server().running() as server:
-        token_url = f"http://auth.test:{server.port}/token"
-        provider = Provider(
-            Registration("id", Secret("s"), "basic", token_url, "https://proxy.example/cb"),
-            api=Origin("http", "127.0.0.1", server.port),
-            ssl_context=ssl.create_default_context(),
-            connect_s=5.0,
-            timeout_s=10.0,
-            emit=lambda _: None,
-        )
+        here, named = (Origin("http", host, server.port) for host in ("127.0.0.1", "pleo.test"))
         with Network(["127.0.0.1"]).in_force() as network:
-            failure = await provider.refresh(Secret("r"))
-        await provider.close()
+            async with provider_at(named, api=here) as provider:
+                failure = await provider.refresh(Secret("r"))
+            async with provider_at(here, api=named) as provider:
+                assert await provider.granted_access(Secret("a")) is None
     assert failure == TokenFailure(Outcome.NOT_SENT, "address_not_allowed")
     assert (network.connected, server.connections) == ([], 0)
 
@@ -289,7 +284,7 @@ def test_reports_are_bounded() -> None:
 
 async def test_an_http_proxy_may_be_anywhere() -> None:
     """The first hop is the operator's own: its name may lead inward. What it leads on to, it decides."""
-    async with Stage() as stage:
+    async with Stage() as stage, asyncio.timeout(10):
         with Network(["127.0.0.1"]).in_force() as network:
             through = HttpProxy("proxy.test", stage.port)
             sending = get(stage.engine(host="api.test", http_proxy=through))
@@ -391,6 +386,42 @@ async def test_no_redirect_is_followed(status: int) -> None:
             assert answer.status == status
             asked = [head[0].split(" ")[1] for head, _ in server.requests]
             assert asked == ["/token", *["/v1/introspect"] * 3, "/v1/x"]
+    assert elsewhere.connections == 0
+
+
+# --- callers
+
+
+LURES = {
+    "host": (b"/acme/v1/x", b"Host: %b\r\n"),
+    "absolute-form": (b"http://%b/acme/v1/x", b"Host: %b\r\n"),
+    "absolute-form-alone": (b"http://%b/acme/v1/x", b"Host: 127.0.0.1\r\n"),
+    "double-slash": (b"/acme//%b/v1/x", b"Host: 127.0.0.1\r\n"),
+    "url-for-a-path": (b"/acme/http://%b/v1/x", b"Host: 127.0.0.1\r\n"),
+    "at-sign": (b"/acme/@%b/v1/x", b"Host: 127.0.0.1\r\n"),
+    "at-sign-at-once": (b"/acme@%b/v1/x", b"Host: 127.0.0.1\r\nX-Pleo-Tenant: acme\r\n"),
+    "forwarded": (b"/acme/v1/x", b"Host: 127.0.0.1\r\nX-Forwarded-Host: %b\r\nForwarded: host=%b\r\n"),
+    "rewritten": (
+        b"/acme/v1/x",
+        b"Host: 127.0.0.1\r\nX-Original-URL: http://%b/\r\nX-Rewrite-URL: http://%b/\r\nX-Host: %b\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("target", "fields"), LURES.values(), ids=LURES)
+async def test_no_caller_moves_the_token(tmp_path: Path, target: bytes, fields: bytes) -> None:
+    """Whatever a request names, its token reaches the one origin that is set, under that origin's name."""
+    async with Server().running() as elsewhere, stage(tmp_path) as theatre:
+        lure = b"127.0.0.1:%d" % elsewhere.port
+        request = b"GET " + target + b" HTTP/1.1\r\n" + fields + b"\r\n"
+        await theatre.play(caller >> request.replace(b"%b", lure))
+        arrived, _ = await asyncio.wait_for(theatre.upstream.arrived.get(), 5)
+        head = arrived.split(b"\r\n")
+        assert [line for line in head if line.lower().startswith(b"host:")] == [
+            b"Host: " + theatre.upstream_host
+        ]
+        assert head[0].split(b" ")[1].startswith(b"/")
+        assert b"Authorization: Bearer at-1" in head
     assert elsewhere.connections == 0
 
 
