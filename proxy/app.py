@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy import __version__, keyring, recovery, wiring
-from proxy.admin import Services, admin_app
+from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
@@ -195,15 +195,15 @@ class App:
             clock=self._clock,
         )
         self.admin = admin_app(services)
-        runner = web.AppRunner(self.admin, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
         address = self._settings.listen.admin
         try:
-            await web.TCPSite(runner, address.host, address.port).start()
+            listener = await Listener.open(
+                self.admin, address.host, address.port, wiring.head_limits(self._settings)
+            )
         except OSError as error:
             raise wiring.cannot_listen("listen.admin", address, error) from None
-        self.admin_address = wiring.shown(runner.addresses[0])
+        self._stack.push_async_callback(listener.close)
+        self.admin_address = wiring.shown(listener.name)
 
     def _listen_to_callers(self, sockets: Mapping[Path, socket.socket] | None) -> None:
         settings = self._settings

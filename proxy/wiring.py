@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from proxy import unix_socket
+from proxy.admin import HeadLimits
 from proxy.admin.sessions import SessionLimits
 from proxy.admin.sso import SingleSignOn
 from proxy.admin.token import AdminTokens, digest_of
@@ -175,6 +176,11 @@ def admin_tokens(settings: Settings, environ: Mapping[str, str]) -> AdminTokens:
         if reference is not None:
             tokens.take(role, digest_of(resolve(reference, environ, item=f"admin.{key}")))
     return tokens
+
+
+def head_limits(settings: Settings) -> HeadLimits:
+    """What a connection to the operator's listener may do."""
+    return HeadLimits(settings.limits.target_bytes, settings.limits.headers, settings.limits.idle_s)
 
 
 def session_limits(settings: Settings) -> SessionLimits:

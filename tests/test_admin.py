@@ -30,6 +30,7 @@ PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/oauth/result"]
 """Those for which nobody has to log in."""
 OPERATORS_PAGES = ["/", "/tenants/acme/connect"]
 PROTECTION = {
+    "Server": "pleo-proxy",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -450,6 +451,31 @@ async def test_every_answer_is_protected(proxy: Proxy, method: str, path: str, s
         assert [v for n, v in answer.headers if n.lower() == name.lower()] == [value]
 
 
+def example_of(path: str) -> str:
+    """An address of a route."""
+    return path.format(tenant="acme", name="needs-reauth", token="t" * 43)
+
+
+async def test_every_route_is_protected(proxy: Proxy) -> None:
+    """Whatever routes there are: to strangers, to operators and to programs, with right and wrong methods."""
+    operator = await logged_in(proxy)
+    paths = {example_of(r.resource.canonical) for r in proxy.app.admin.router.routes() if r.resource}
+    assert len(paths) >= 14
+    for path in sorted(paths - {"/logout"}):
+        for method in ("GET", "POST", "DELETE"):
+            answers = [
+                await ask(proxy, method, path),
+                await operator.send(method, path),
+                await ask(proxy, method, path, headers=BEARER),
+                await ask(proxy, method, path, headers={"Origin": "https://evil.example"}),
+                await ask(proxy, method, path, headers={"Host": "evil.example"}),
+            ]
+            for answer in answers:
+                for name, value in PROTECTION.items():
+                    assert [v for n, v in answer.headers if n.lower() == name.lower()] == [value], path
+                assert not [n for n, _ in answer.headers if n.lower().startswith("access-control")], path
+
+
 async def test_an_answer_that_no_handler_gave_is_protected_too(proxy: Proxy) -> None:
     """An expectation that aiohttp itself refuses carries the same headers."""
     head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\nConnection: close\r\n\r\n"
@@ -542,6 +568,10 @@ async def test_a_malformed_request_is_refused_and_not_logged(
     caplog.set_level(logging.DEBUG)
     answer = await send(proxy, request_line + b"\r\nHost: localhost\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 400 ")
+    assert b"of-a-link" not in answer
+    assert b"\r\nContent-Type: application/problem+json\r\n" in answer
+    for name, value in PROTECTION.items():
+        assert f"\r\n{name}: {value}\r\n".encode() in answer
     assert "of-a-link" not in proxy.log.getvalue().decode()
     # pytest listens to loggers that have no way out, too; what reaches a console has one.
     heard = [record for record in caplog.records if logging.getLogger(record.name).propagate]

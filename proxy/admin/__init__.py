@@ -5,36 +5,28 @@ that :class:`~proxy.admin.services.Services` names. ``/connect/…`` and ``/oaut
 have a link and no account; ``/problems/…`` explains refusals to anyone; everything else is behind
 :func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``, ``lockout``,
 ``sso``, ``desk`` and ``sessions`` (who somebody is), ``services``, ``answers``, ``cookies``, ``forms`` and
-``sites`` (what requests and answers share), ``access``, and the routes in ``login``, ``health``, ``consent``,
-``pages`` and ``api``.
+``sites`` (what requests and answers share), ``access``, the routes in ``login``, ``health``, ``consent``,
+``pages`` and ``api``, and ``connections``.
 """
 
 from __future__ import annotations
-
-import logging
 
 from aiohttp import web
 
 from proxy.admin import api, consent, health, login, pages
 from proxy.admin.answers import add_protection, answer_faults
+from proxy.admin.connections import HeadLimits, Listener
 from proxy.admin.services import SERVICES, Services
 from proxy.admin.sites import check_host, check_site
 
-__all__ = ["Services", "admin_app"]
+__all__ = ["HeadLimits", "Listener", "Services", "admin_app"]
 
-# aiohttp would log the text of malformed requests, which may hold a link's token or a code.
-_silent = logging.getLogger("proxy.admin.silent")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+_FORM_BYTES = 64 * 1024
 
 
 def admin_app(services: Services) -> web.Application:
     """The application that answers on the operator's listener."""
-    app = web.Application(
-        middlewares=[answer_faults, check_host, check_site],
-        handler_args={"logger": _silent},
-        client_max_size=64 * 1024,
-    )
+    app = web.Application(middlewares=[answer_faults, check_host, check_site], client_max_size=_FORM_BYTES)
     app.on_response_prepare.append(add_protection)
     app[SERVICES] = services
     for module in (health, consent, login, pages, api):

@@ -15,7 +15,9 @@ from proxy.admin.services import SERVICES
 from proxy.errors import StoreUnavailable
 from proxy.facts import TaskCrashed
 
-_PROTECTION = {
+PROTECTION = {
+    # Instead of names and versions of libraries.
+    "Server": "pleo-proxy",
     # No script at all, nothing from elsewhere, in no frame; and no address of a page leaks by a Referer.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -31,6 +33,7 @@ _PROTECTION = {
     "X-Frame-Options": "DENY",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+"""On every answer, whoever gives it."""
 
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("proxy.admin"),
@@ -45,7 +48,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def add_protection(_request: web.Request, response: web.StreamResponse) -> None:
     """Protective headers on every answer, also on those that aiohttp gives without asking a handler."""
-    response.headers.update(_PROTECTION)
+    response.headers.update(PROTECTION)
 
 
 @web.middleware
