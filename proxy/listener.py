@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_dropping",
         "_entrance",
+        "_full_since",
         "_limits",
         "_loop",
         "_paused",
@@ -92,6 +93,8 @@ class Connection(asyncio.Protocol):
         """What still comes is of no request that could be answered."""
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
+        """What was written waits for the caller to take it."""
+        self._full_since = 0.0
 
     # --- the next request
 
@@ -110,6 +113,8 @@ class Connection(asyncio.Protocol):
             self._under_way = True
             persists = await exchange(request)
             self._under_way = False
+            if self._drained is not None:
+                await self._drained  # a caller that takes no answers gets no more of them
             self._since = self._loop.time()
         self._end()
 
@@ -206,12 +211,15 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """End what takes too long; called about once a second."""
+        if self._drained is not None and now - self._full_since > self._limits.idle_s:
+            self._transport.abort()  # a caller that does not take what there is for it
+            return
         if self._under_way:
             return
         if self._unread and not self._dropping:
             if now - self._since > self._limits.head_s:
                 self._transport.abort()
-        elif now - self._since > self._limits.idle_s:
+        elif now - self._since > (_SWEEP_S if self.unwelcome else self._limits.idle_s):
             if self._transport.is_closing():
                 self._transport.abort()  # a caller that does not take the last bytes
             else:
@@ -312,6 +320,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._drained is None:
             self._drained = self._loop.create_future()
+            self._full_since = self._loop.time()
 
     def resume_writing(self) -> None:
         if self._drained is not None and not self._drained.done():

@@ -65,12 +65,14 @@ def seal_pair(
 def open_pair(vault: Vault, grant: Grant) -> OpenedPair | None:
     """The pair of a stored grant, or ``None`` where the grant has none.
 
-    :raises SealedValueError: a value is there and does not open, or only half a pair is there.
+    :raises SealedValueError: a value is there and does not open, or a part of the pair is missing.
     """
     if grant.access is None and grant.refresh is None:
         return None
     if grant.access is None or grant.refresh is None:
         raise SealedValueError("one half of the token pair is missing from the store")
+    if None in (grant.issued_at, grant.access_expires_at, grant.refresh_expires_at):
+        raise SealedValueError("the times of the token pair are missing from the store")
     return OpenedPair(
         access=vault.open(grant.access, place(grant.tenant, "access", grant.generation)),
         refresh=vault.open(grant.refresh, place(grant.tenant, "refresh", grant.generation)),

@@ -128,6 +128,9 @@ class CallerResponse:
                 framing += b"Transfer-Encoding: chunked\r\n"
             else:
                 self._close = True  # the end of the connection ends the body
+        headers = self._headers
+        if self.status == 204 and b"content-length" in there:  # which RFC 9110 section 8.6 forbids
+            headers = [field for field in headers if field[0].lower() != b"content-length"]
         # Behind a body that has not come to its end, nobody could tell where the next request begins.
         if not request.persists or not request.body_has_arrived:
             self._close = True
@@ -135,7 +138,7 @@ class CallerResponse:
             framing += b"Connection: close\r\n"
         elif not http_1_1:
             framing += b"Connection: keep-alive\r\n"
-        return b"%b%b%b\r\n" % (_status_line(self.status, self._reason), lines(self._headers), framing)
+        return b"%b%b%b\r\n" % (_status_line(self.status, self._reason), lines(headers), framing)
 
 
 @lru_cache(maxsize=2)

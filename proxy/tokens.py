@@ -259,7 +259,7 @@ class Tokens:
         if live is not None:
             return live
         grant = self._tokenless.get(tenant)
-        if grant is not None and grant.access is not None:
+        if grant is not None and (grant.access is not None or grant.refresh is not None):
             raise SealedValueRefused(f"the stored tokens of tenant {tenant!r} do not open", tenant=tenant)
         state = GrantState.NONE if grant is None else grant.state
         raise NeedsReauth(f"tenant {tenant!r} {_why_unusable(state)}", tenant=tenant)

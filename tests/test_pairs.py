@@ -89,6 +89,9 @@ def test_a_first_pair_without_refresh_token_is_a_defect() -> None:
         pytest.param(replace(grant(sealed()), access=Sealed("v1.k1.AAAA")), id="damaged"),
         pytest.param(replace(grant(sealed()), access=None), id="access-missing"),
         pytest.param(replace(grant(sealed()), refresh=None), id="refresh-missing"),
+        pytest.param(replace(grant(sealed()), issued_at=None), id="start-missing"),
+        pytest.param(replace(grant(sealed()), access_expires_at=None), id="end-missing"),
+        pytest.param(replace(grant(sealed()), refresh_expires_at=None), id="end-of-refresh-missing"),
     ],
 )
 def test_a_pair_that_is_not_whole_and_in_place_raises(moved: Grant) -> None:

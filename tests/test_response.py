@@ -74,3 +74,13 @@ def test_a_date_that_is_there_is_kept(name: bytes) -> None:
 def test_the_length_is_told_once(fields: Headers) -> None:
     """A length that is among the fields is not added to, and one that is not is."""
     assert head_of(200, fields, body=b"ok").lower().count(b"\r\ncontent-length: 2\r\n") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_no_content_has_no_length(method: str) -> None:
+    """A length that an upstream wrongly gives a 204 does not go on (RFC 9110 section 8.6)."""
+    fields = [(b"A", b"1"), (b"Content-Length", b"0"), (b"B", b"2")]
+    head = head_of(204, fields, method=method)
+    assert head.startswith(b"HTTP/1.1 204 No Content\r\nA: 1\r\nB: 2\r\nDate: ")
+    assert b"content-length" not in head.lower()
+    assert b"Content-Length: 7\r\n" in head_of(304, [(b"Content-Length", b"7")], method=method)

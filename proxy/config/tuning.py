@@ -159,9 +159,9 @@ class Limits(Section):
     )
     idle_s: Seconds = Field(
         default=60.0,
-        description="How long a connection may be silent: a caller's between requests and while its body is "
-        "awaited (then 400), Pleo's while an answer is awaited (then 504). As load balancers of large clouds "
-        "do.",
+        description="How long a connection may be silent: a caller's between requests, while its body is "
+        "awaited (then 400) and while it takes nothing of its answer, Pleo's while an answer is awaited "
+        "(then 504). As load balancers of large clouds do.",
     )
     head_s: Seconds = Field(
         default=10.0,
@@ -174,8 +174,8 @@ class Limits(Section):
     upstream_total_s: Seconds = Field(
         default=300.0,
         validate_default=True,
-        description="How long a request to Pleo may take as a whole. Few callers wait longer than five "
-        "minutes.",
+        description="How long a request to Pleo may take as a whole, and its body to come from the caller. "
+        "Few callers wait longer than five minutes.",
     )
     drain_s: Seconds = Field(
         default=30.0,

@@ -14,7 +14,7 @@ from math import ceil
 from time import monotonic
 
 from proxy.addresses import Destination, Network
-from proxy.errors import Refusal, UpstreamUnreachable
+from proxy.errors import Refusal, UpstreamTimeout, UpstreamUnreachable
 from proxy.facts import CircuitClosed, CircuitOpened, Emit
 from proxy.model import HttpProxy, Origin
 from proxy.outbound import Sockets
@@ -141,7 +141,7 @@ class Upstream:
             head += b"\r\n"
         else:
             head += b"\r\n"
-            head += body.at_hand or await _read_whole(body, body.length)
+            head += body.at_hand or await self._read_whole(body, body.length)
             body = None
         ticket = ORDINARY
         if breaker.failures:
@@ -158,6 +158,18 @@ class Upstream:
         if breaker.failures:
             self._answered()
         return answer
+
+    async def _read_whole(self, body: Body, length: int) -> bytes:
+        limit_s = self._limits.total_s
+        try:
+            # As long as it may take on its way: a caller that sends a byte now and then is not waited for.
+            async with asyncio.timeout(limit_s):
+                content = b"".join([piece async for piece in body.chunks()])
+        except TimeoutError:
+            raise UpstreamTimeout(f"the body of the request took longer than {limit_s:g} s") from None
+        if len(content) != length:
+            raise ValueError(f"the request body has {len(content)} bytes instead of {length}")
+        return content
 
     async def close(self) -> None:
         """Close idle connections, abort those in use, and wait until all are gone."""
@@ -306,10 +318,3 @@ class Upstream:
         self._sweep = None
         if self._open:
             self._schedule_sweep()
-
-
-async def _read_whole(body: Body, length: int) -> bytes:
-    content = b"".join([piece async for piece in body.chunks()])
-    if len(content) != length:
-        raise ValueError(f"the request body has {len(content)} bytes instead of {length}")
-    return content
