@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint browser bench bench-quick scale lock fuzz soak
+.PHONY: run test lint browser licences sbom audit bench bench-quick scale lock fuzz soak
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -50,13 +50,29 @@ soak: .venv/dev
 	SIMULATION_SCHEDULES=20000 $(BIN)/python -m pytest tests/simulation --durations=10
 	SOAK_S=600 SOAK_TENANTS=50 $(BIN)/python -m pytest tests/test_soak.py --log-cli-level=INFO
 
-# Resolves the newest versions that pyproject.toml allows; hashes for every platform, no index named.
+# Writes docs/licences.md.
+licences: .venv/dev
+	@$(BIN)/python -m supply licences
+
+# The bill of materials (CycloneDX) as build/sbom.cdx.json, from requirements.lock.
+sbom: .venv/dev
+	@$(BIN)/python -m supply sbom
+
+# Known vulnerabilities of all packages that run. Error 1 if there are some; Error 2 if nobody could be asked.
+audit: .venv/dev
+	@$(BIN)/python -m supply audit
+
+# Resolves the newest versions that pyproject.toml allows; hashes for every platform, no index named. What runs
+# gets the versions that are tested: a lock file that exists is what uv keeps to.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-header
 lock: .venv/bin/python
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-header --group build pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-header --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.lock
+	cp requirements-dev.lock requirements.lock
+	$(COMPILE) --group build pyproject.toml -o requirements.lock
+	cp requirements-dev.lock requirements-extras.lock
+	$(COMPILE) --group build --extra postgres --extra aws pyproject.toml -o requirements-extras.lock
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -83,6 +83,7 @@ def open_store(where: Path | StoreUrl, *, create: bool = True) -> Store:
         if error.name != "asyncpg":
             raise
         raise StoreError(
-            f"store {where}: the driver for PostgreSQL is missing: pip install 'pleo-proxy[postgres]'"
+            f"store {where}: the driver for PostgreSQL is missing: "
+            "pip install --require-hashes -r requirements-extras.lock"
         ) from None
     return PostgresStore.open(where, create=create)

@@ -178,7 +178,7 @@ def test_without_the_driver_the_line_says_how_to_get_it(database: str) -> None:
         # How Python marks what cannot be imported.
         sys.modules["asyncpg"] = None  # type: ignore[assignment]
         assert refused(parse_store_url(database)) == (
-            "the driver for PostgreSQL is missing: pip install 'pleo-proxy[postgres]'"
+            "the driver for PostgreSQL is missing: pip install --require-hashes -r requirements-extras.lock"
         )
 
 
