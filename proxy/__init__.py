@@ -20,6 +20,8 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``heads``: the head of a request, read strictly or refused
    * ``framing``: where the body of a request ends
    * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
+   * ``certificates``: the names of a caller's certificate
+   * ``credentials``: what callers must prove where a tenant asks for it
    * ``policy``: what a tenant's callers may ask
    * ``oauth``: OAuth messages as data
    * ``vault``: sealing

@@ -36,6 +36,8 @@ class Arrival(NamedTuple):
     """How the caller reaches the proxy."""
     listener: str | None = None
     """Name of the tenant that the listener is for, if it is for one."""
+    certificate: tuple[str, ...] = ()
+    """Names of the certificate that the caller has shown, if it was asked for one."""
     trusted: Networks | None = None
     """Whose forwarded fields are believed; ``None`` where the socket's peer is none of them."""
     authority: str | None = None

@@ -27,7 +27,7 @@ import orjson
 
 from proxy import pairs
 from proxy.errors import OperatorError
-from proxy.model import Grant, GrantState, Outcome, Preset, Tenant
+from proxy.model import ROUTE_FIELDS, Grant, GrantState, Outcome, Preset, Tenant
 from proxy.store import Content
 from proxy.vault import CHECK_PLACE, SealedValueError, Vault
 
@@ -158,7 +158,8 @@ def _content(body: dict[str, Any]) -> Content:
 
 
 def _tenant(row: dict[str, Any]) -> Tenant:
-    lists = {name: tuple(row[name]) for name in ("hosts", "networks", "legacy_keys")}
+    # A list that the file does not have is of a kind of route that came later than the file.
+    lists = {name: tuple(row.get(name, ())) for name in ROUTE_FIELDS}
     return Tenant(**(row | lists | {"preset": Preset(row["preset"])}))
 
 

@@ -77,6 +77,7 @@ def remembered(
 PSEUDONYM = b"pleo-proxy"
 """How the proxy names itself in ``Via`` (RFC 9110 section 7.6.3)."""
 TENANT = b"x-pleo-tenant"
+SHARED_KEY = b"x-pleo-proxy-key"
 REQUEST_ID = b"x-request-id"
 
 _HOP_BY_HOP = frozenset(
@@ -90,6 +91,7 @@ _CALLERS_ONLY = frozenset(
         b"cookie",
         b"host",
         TENANT,
+        SHARED_KEY,
         # Where a request came from inside is not told to Pleo.
         b"forwarded",
         b"x-real-ip",

@@ -48,6 +48,8 @@ def routes(tenant: Tenant) -> list[str]:
         *(f"network: {network}" for network in tenant.networks),
         # Enough of the hash to tell two keys apart, nothing of the key.
         *(f"legacy-key: sha256 {key[:12]}" for key in tenant.legacy_keys),
+        *(f"certificate: {name}" for name in tenant.certificates),
+        *(f"shared-key: sha256 {key[:12]}" for key in tenant.shared_keys),
     ]
 
 

@@ -163,6 +163,15 @@ class Tenant:
     """Caller networks in CIDR notation, canonical."""
     legacy_keys: tuple[str, ...] = ()
     """SHA-256 hex digests of legacy API keys; the keys themselves are not kept."""
+    certificates: tuple[str, ...] = ()
+    """Names of callers' certificates (:mod:`proxy.certificates`), which lead to the tenant; each caller must
+    have one of them."""
+    shared_keys: tuple[str, ...] = ()
+    """SHA-256 hex digests of shared keys, one of which each caller must send."""
+
+
+ROUTE_FIELDS = ("hosts", "networks", "legacy_keys", "certificates", "shared_keys")
+"""The fields of a tenant that say who its callers are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from proxy import headers
+from proxy import certificates, credentials, headers
 from proxy.addresses import Network
 from proxy.arrival import Arrival, address_of
 from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
@@ -58,6 +58,8 @@ def checked(tenant: Tenant) -> Tenant:
         hosts=_unique(_host(tenant.name, host) for host in tenant.hosts),
         networks=_unique(str(_network(tenant.name, network)) for network in tenant.networks),
         legacy_keys=_unique(tenant.legacy_keys),
+        certificates=_unique(_certificate(tenant.name, name) for name in tenant.certificates),
+        shared_keys=_unique(tenant.shared_keys),
     )
 
 
@@ -66,18 +68,26 @@ def check_together(tenants: Mapping[str, Tenant]) -> None:
 
     :raises TenantError: the text shows both routes.
     """
-    for kind in ("hosts", "legacy_keys"):
+    for kind, shown in _CLAIMED_ONCE.items():
         owner: dict[str, str] = {}
         for tenant in tenants.values():
             for value in getattr(tenant, kind):
                 other = owner.setdefault(value, tenant.name)
                 if other != tenant.name:
-                    shown = "the same legacy key" if kind == "legacy_keys" else f"host {value!r}"
                     raise TenantError(
-                        f"{shown} is claimed by tenant {other!r} and by tenant {tenant.name!r}; "
-                        "remove it from one of them"
+                        f"{shown.format(value)} is claimed by tenant {other!r} and by tenant "
+                        f"{tenant.name!r}; remove it from one of them"
                     )
     _check_networks(tenants)
+
+
+_CLAIMED_ONCE = {
+    "hosts": "host {!r}",
+    "legacy_keys": "the same legacy key",
+    "certificates": "certificate {!r}",
+    "shared_keys": "the same shared key",
+}
+"""Fields of a tenant whose values are nobody else's, and how one is told of: no key is, nor its hash."""
 
 
 def _check_networks(tenants: Mapping[str, Tenant]) -> None:
@@ -153,6 +163,13 @@ def _network(tenant: str, text: str) -> Network:
     return network
 
 
+def _certificate(tenant: str, text: str) -> str:
+    try:
+        return certificates.canonical(text)
+    except ValueError as error:
+        raise TenantError(f"tenant {tenant!r}: certificate {text!r} is no name of one; {error}") from None
+
+
 def _unique(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
@@ -179,6 +196,7 @@ class Directory:
         self._default = default
         self._hosts = {host: tenant for tenant in tenants.values() for host in tenant.hosts}
         self._keys = {key: tenant for tenant in tenants.values() for key in tenant.legacy_keys}
+        self._certificates = {name: tenant for tenant in tenants.values() for name in tenant.certificates}
         self._networks = _outermost(_network_claims(tenants))
         # Each tool has one key and one address, and asks again and again.
         self._by_legacy_key = lru_cache(maxsize=1024)(self._find_key)
@@ -196,6 +214,7 @@ class Directory:
         :raises TenantUnknown: no route claims it; the detail tells what was tried.
         :raises TenantAmbiguous: routes of different tenants claim it.
         :raises TenantDisabled: the operator switched the tenant off.
+        :raises PolicyRefused: the tenant asks its callers for a key or a certificate, and this is none.
         """
         by_path = self.tenants.get(target.first_segment)
         claims = self._other_claims(fields, host, arrival)
@@ -211,6 +230,8 @@ class Directory:
             raise TenantAmbiguous(f"the routes disagree: {', '.join(named)}", claims=named)
         if not tenant.enabled:
             raise TenantDisabled(f"tenant {tenant.name!r} is disabled", tenant=tenant.name)
+        if tenant.shared_keys or tenant.certificates:
+            credentials.check(tenant, fields, arrival)
         if by_path is None:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
@@ -219,6 +240,9 @@ class Directory:
         claims: list[Claimed] = []
         if arrival.listener is not None:
             claims.append(("listener", self._configured(arrival.listener, "the listener is for")))
+        if arrival.certificate:
+            owners = map(self._certificates.get, arrival.certificate)
+            claims += [("certificate", tenant) for tenant in owners if tenant is not None]
         if (by_host := self._hosts.get(host)) is not None:
             claims.append(("host", by_host))
         if fields.values(headers.TENANT):

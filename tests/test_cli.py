@@ -460,6 +460,33 @@ def test_a_legacy_key_is_read_from_standard_input_and_never_stored(ours: Cli) ->
             assert form not in stored_bytes(ours) + shown + line.encode()
 
 
+def test_shared_keys_and_certificates(ours: Cli) -> None:
+    """Both are options, replaced and cleared like others; a key is never stored, shown or too short."""
+    keys = ("planted-shared-key-0f3a9", "planted-shared-key-77b1c")
+    told = ours.done(
+        *("tenants", "add", "acme", "--shared-key", "-", "--shared-key", keys[1]),
+        *("--certificate", "san:dns:ERP.internal", "--certificate", "subject:CN=erp,O=Acme"),
+        stdin=f"{keys[0]}\n",
+    ).err
+    assert told.startswith("Warning: --shared-key holds a secret")
+    routes = ours.listed("tenants", "list")["acme"]["routes"]
+    assert [route.partition(" ")[0] for route in routes[4:]] == ["shared-key:"] * 2
+    assert routes[2:4] == ["certificate: san:dns:erp.internal", "certificate: subject:CN=erp,O=Acme"]
+    for option, value, part in [
+        ("--shared-key", keys[0], "the same shared key"),
+        ("--certificate", "san:dns:erp.internal", "certificate 'san:dns:erp.internal'"),
+    ]:
+        line = ours("tenants", "add", "globex", option, value).refusal(2)
+        assert part in line
+        assert "'acme'" in line
+    assert "at least 16 characters" in ours("tenants", "add", "b", "--shared-key", "short").refusal(2)
+    assert "is no name of one; write" in ours("tenants", "add", "b", "--certificate", "CN=x").refusal(2)
+    ours.done("tenants", "set", "acme", "--clear", "shared-keys", "--clear", "certificates")
+    assert len(ours.listed("tenants", "list")["acme"]["routes"]) == 2
+    for key in keys:
+        assert key.encode() not in stored_bytes(ours) + told.encode()
+
+
 def test_set_replaces_what_is_given_and_nothing_else(ours: Cli) -> None:
     """Each option of ``tenants set`` replaces its field; the others stay."""
     ours.done("tenants", "add", "acme", "--host", "a.internal", "--network", "10.0.0.0/8")
@@ -555,6 +582,8 @@ TENANTS = f"""
 name = "acme"
 host = "acme.internal"
 legacy_key = {{ env = "ACME_KEY" }}
+shared_key = {{ env = "ACME_SHARED_KEY" }}
+certificate = "san:dns:erp.internal"
 preset = "read-only"
 
 [[tenant]]
@@ -568,7 +597,7 @@ def test_apply_makes_the_store_match_and_prints_the_difference(ours: Cli, tmp_pa
     """``--dry-run`` prints the same lines and changes nothing; a second apply has nothing to do."""
     file = tmp_path / "tenants.toml"
     file.write_text(TENANTS)
-    environ = {"ACME_KEY": "planted-acme-key"}
+    environ = {"ACME_KEY": "planted-acme-key", "ACME_SHARED_KEY": "planted-acme-shared-key"}
     ours.done("tenants", "add", "acme", "--host", "old.internal")
     ours.done("tenants", "add", "gone")
     before = ours.listed("tenants", "list")
@@ -578,7 +607,9 @@ def test_apply_makes_the_store_match_and_prints_the_difference(ours: Cli, tmp_pa
         "- gone",
         "~ acme: preset full -> read-only",
         "~ acme: hosts old.internal -> acme.internal",
+        "~ acme: certificates none -> san:dns:erp.internal",
         "~ acme: legacy_keys 0 -> 1",
+        "~ acme: shared_keys 0 -> 1",
         "+ globex: path: /globex, header: X-Pleo-Tenant: globex, network: 10.20.0.0/16; preset full",
     ]
     assert dry.out.splitlines() == [*difference, "Nothing was changed (--dry-run)."]
@@ -589,7 +620,7 @@ def test_apply_makes_the_store_match_and_prints_the_difference(ours: Cli, tmp_pa
     after = ours.listed("tenants", "list")
     assert after.keys() == {"acme", "globex"}
     assert (after["globex"]["company"], after["acme"]["preset"]) == (GLOBEX, "read-only")
-    assert b"planted-acme-key" not in stored_bytes(ours)
+    assert b"planted-acme" not in stored_bytes(ours)
 
     for options in ((), ("--dry-run",)):
         again = ours.done("tenants", "apply", str(file), *options, environ=environ)

@@ -44,6 +44,8 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "heads",
         "framing",
         "guard",
+        "certificates",
+        "credentials",
         "policy",
         "oauth",
         "vault",
@@ -259,6 +261,7 @@ MAY_REVEAL = {
     "vault": "seals, and reads the key ring",
     "authorize": "hashes one-time values, and makes the link",
     "tenants": "hashes a legacy key",
+    "credentials": "hashes a shared key",
     "admin.token": "hashes the admin token",
     "admin.sessions": "hashes the id of a session",
     "admin.login": "sets the session's cookie",
@@ -353,7 +356,7 @@ def test_only_workers_are_started() -> None:
 
 
 SECRET_NAMES = re.compile(r"secret|token|password|credential|(?<!key_)key(?!_id)")
-ARGUMENTS_WITH_SECRETS = {"legacy_keys"}
+ARGUMENTS_WITH_SECRETS = {"legacy_keys", "shared_keys"}
 """Parameters of commands whose value is a secret: each also takes ``-``, for standard input."""
 
 

@@ -23,6 +23,8 @@ ACME = Tenant(
     hosts=("acme.example",),
     networks=("10.0.0.0/8",),
     legacy_keys=("0123456789abcdef" * 4,),
+    certificates=("san:dns:erp.example",),
+    shared_keys=("fedcba9876543210" * 4,),
 )
 GLOBEX = Tenant("globex", enabled=False)
 GRANT = Grant(
@@ -63,6 +65,8 @@ def test_tenants_as_listed() -> None:
                 "host: acme.example",
                 "network: 10.0.0.0/8",
                 "legacy-key: sha256 0123456789ab",
+                "certificate: san:dns:erp.example",
+                "shared-key: sha256 fedcba987654",
             ],
             "preset": "exports",
         },
@@ -119,6 +123,7 @@ def test_no_listing_holds_a_token_or_a_key() -> None:
     text = json.dumps([listing.tenants([ACME], {"acme": GRANT}), listing.grants([ACME], {"acme": GRANT})])
     assert "planted" not in text
     assert ACME.legacy_keys[0] not in text
+    assert ACME.shared_keys[0] not in text
 
 
 @pytest.mark.parametrize("state", GrantState)

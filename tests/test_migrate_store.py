@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from proxy import config, pairs
 from proxy.app import open_vault
 from proxy.config.store_url import parse_store_url
 from proxy.lifecycle import connected
-from proxy.model import Grant, Link, Secret, Tenant
+from proxy.model import ROUTE_FIELDS, Grant, Link, Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.store import ServeLock, Snapshot, Store, open_store
 from tests.command import Cli, write_config
@@ -29,6 +30,10 @@ def url(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(parse_store_url(database))
 
 
+ROUTES: dict[str, Any] = {field: (f"{field} 1", f"{field} 2") for field in ROUTE_FIELDS}
+ROUTES["networks"] = ("10.1.0.0/16", "10.2.0.0/16")
+
+
 @pytest.fixture
 def ours(tmp_path: Path) -> Cli:
     """The command line with a store that holds two tenants, one of them connected, and a link."""
@@ -38,7 +43,7 @@ def ours(tmp_path: Path) -> Cli:
     async def fill() -> None:
         store = open_store(settings.store.url)
         vault = await open_vault(settings, {}, store)
-        await store.edit_tenants(lambda _: {name: Tenant(name) for name in ("acme", "globex")})
+        await store.edit_tenants(lambda _: {"acme": Tenant("acme", **ROUTES), "globex": Tenant("globex")})
         pair = pairs.seal_pair(
             vault,
             TokenPair(Secret("planted-access"), Secret("planted-refresh"), 900),

@@ -7,13 +7,22 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.arrival import Arrival
-from proxy.errors import Refusal, TargetRefused, TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
+from proxy.errors import (
+    PolicyRefused,
+    Refusal,
+    TargetRefused,
+    TenantAmbiguous,
+    TenantDisabled,
+    TenantError,
+    TenantUnknown,
+)
 from proxy.headers import Fields, Headers
 from proxy.model import Preset, Secret, Tenant
 from proxy.target import parse
@@ -113,6 +122,12 @@ def test_wrong_routes(changes: Mapping[str, object], told: str) -> None:
 
 SHARED = {
     "same-host": ({"hosts": ("a.example",)}, {"hosts": ("b.example", "a.example")}, "host 'a.example'"),
+    "same-certificate": (
+        {"certificates": ("san:dns:a.example",)},
+        {"certificates": ("san:dns:a.example",)},
+        "certificate 'san:dns:a.example'",
+    ),
+    "same-shared-key": ({"shared_keys": ("k" * 64,)}, {"shared_keys": ("k" * 64,)}, "the same shared key"),
     "same-legacy-key": ({"legacy_keys": ("k" * 64,)}, {"legacy_keys": ("k" * 64,)}, "the same legacy key"),
     "same-network": (
         {"networks": ("10.0.0.0/8",)},
@@ -204,9 +219,10 @@ def resolve(
     host: str = "127.0.0.1",
     caller: str = "198.51.100.9",
     listener: str | None = None,
+    certificate: tuple[str, ...] = (),
 ) -> Resolved:
     """The tenant of a request that by itself says nothing of one."""
-    arrival = Arrival(caller, listener=listener)
+    arrival = Arrival(caller, listener=listener, certificate=certificate)
     return directory.resolve(parse(path, max_bytes=999), Fields(fields or []), host, arrival)
 
 
@@ -348,6 +364,85 @@ def test_fields_that_disagree(fields: Headers) -> None:
     """Neither the first nor the last of two claims wins."""
     with pytest.raises(TenantAmbiguous):
         resolve(DIRECTORY, fields=fields)
+
+
+HOOLI = Tenant("hooli", certificates=("san:dns:erp.hooli.example", "sha256:" + "ab" * 32))
+WITH_CERTIFICATES = Directory(
+    named(ACME, HOOLI, Tenant("initech", certificates=("subject:CN=initech",)), CLOSED)
+)
+
+
+def test_by_certificate() -> None:
+    """Any name of the caller's certificate leads to the tenant that has it, and so has to be there."""
+    for name in HOOLI.certificates:
+        found = resolve(WITH_CERTIFICATES, certificate=("sha256:00", name))
+        assert (found.tenant, found.prefix) == (HOOLI, "")
+    with pytest.raises(TenantUnknown):
+        resolve(WITH_CERTIFICATES, certificate=("sha256:00", "san:dns:crm.hooli.example"))
+    assert resolve(WITH_CERTIFICATES, b"/acme/v1", certificate=("sha256:00",)).tenant == ACME
+    for path in (b"/hooli/v1", b"/hooli/"):
+        with pytest.raises(PolicyRefused, match="has no certificate"):
+            resolve(WITH_CERTIFICATES, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        pytest.param(b"/acme/v1", ("san:dns:erp.hooli.example",), id="against-a-path"),
+        pytest.param(b"/v1", ("san:dns:erp.hooli.example", "subject:CN=initech"), id="two-names-of-one"),
+    ],
+)
+def test_certificates_that_disagree(path: bytes, names: tuple[str, ...]) -> None:
+    """A certificate of one tenant reaches no other, and one with names of two reaches neither."""
+    with pytest.raises(TenantAmbiguous, match="certificate says 'hooli'"):
+        resolve(WITH_CERTIFICATES, path, certificate=names)
+
+
+def test_a_disabled_tenant_is_so_before_it_asks_for_credentials() -> None:
+    """A tenant that is off says that, whatever its callers would have to prove."""
+    off = Directory(named(replace(HOOLI, enabled=False)))
+    with pytest.raises(TenantDisabled):
+        resolve(off, b"/hooli/v1")
+
+
+def routed(name: str, routes: Mapping[str, Any]) -> Tenant:
+    """A tenant with these fields."""
+    return Tenant(name, **routes)
+
+
+ONCE = ("hosts", "legacy_keys", "certificates", "shared_keys")
+FEW = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=2).map(tuple)
+SAVED = st.lists(st.fixed_dictionaries(dict.fromkeys(ONCE, FEW)), max_size=3).map(
+    lambda rows: named(*(routed(f"t{n}", row) for n, row in enumerate(rows)))
+)
+
+
+@settings(max_examples=300)
+@given(SAVED)
+def test_in_a_set_that_may_be_saved_no_value_is_two_tenants(tenants: dict[str, Tenant]) -> None:
+    """A set is refused if and only if a value of one kind is two tenants'; else each leads to one at most."""
+    owners = {
+        (kind, value): [tenant.name for tenant in tenants.values() if value in getattr(tenant, kind)]
+        for kind in ONCE
+        for value in "abcd"
+    }
+    try:
+        check_together(tenants)
+    except TenantError:
+        assert any(len(names) > 1 for names in owners.values())
+        return
+    assert all(len(names) < 2 for names in owners.values())
+    directory = Directory({name: replace(t, shared_keys=()) for name, t in tenants.items()})
+    for value in "abcd":
+        for kind, request in (("hosts", {"host": value}), ("certificates", {"certificate": (value,)})):
+            claimed = owners[kind, value]
+            try:
+                found = [resolve(directory, **request).tenant.name]
+            except TenantUnknown:
+                found = []
+            except PolicyRefused as refusal:  # a tenant that asks for a certificate beside
+                found = [refusal.tenant or ""]
+            assert found == claimed
 
 
 def test_claims_are_told_once_each() -> None:

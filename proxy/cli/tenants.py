@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,14 +15,15 @@ from proxy import listing
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_record, print_rows, warn_of_arguments
 from proxy.config import Settings, TenantEntry, load_tenants_file
+from proxy.credentials import hash_shared_key
 from proxy.errors import TenantError
-from proxy.model import Grant, Preset, Secret, Tenant
+from proxy.model import ROUTE_FIELDS, Grant, Preset, Secret, Tenant
 from proxy.store import Store
 from proxy.tenants import check_together, checked, hash_legacy_key
 
 Tenants = Mapping[str, Tenant]
 Command = TypeVar("Command", bound=Callable[..., Any])
-_CLEARABLE = {"company": None, "hosts": (), "networks": (), "legacy-keys": ()}
+_CLEARABLE = {"company": None} | {field.replace("_", "-"): () for field in ROUTE_FIELDS}
 
 
 @click.group()
@@ -36,6 +37,22 @@ def _tenant_options(command: Command) -> Command:
             "--preset",
             type=click.Choice([preset.value for preset in Preset]),
             help="What callers may ask of Pleo.  [default for a new tenant: full]",
+        ),
+        click.option(
+            "--shared-key",
+            "shared_keys",
+            multiple=True,
+            metavar="KEY",
+            help="A key that every caller of this tenant must send as X-Pleo-Proxy-Key; stored as a hash. "
+            "'-' reads it from standard input, which keeps it out of the shell's history. Repeatable.",
+        ),
+        click.option(
+            "--certificate",
+            "certificates",
+            multiple=True,
+            metavar="NAME",
+            help="A name of a caller's TLS certificate, such as san:dns:erp.internal; it leads to this "
+            "tenant, whose callers must all have one of its certificates then. Repeatable.",
         ),
         click.option(
             "--legacy-key",
@@ -70,35 +87,30 @@ def _tenant_options(command: Command) -> Command:
     return command
 
 
-def _given(
-    company: str | None,
-    hosts: tuple[str, ...],
-    networks: tuple[str, ...],
-    legacy_keys: tuple[str, ...],
-    preset: str | None,
-) -> dict[str, Any]:
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The tenant's fields that were named on the command line."""
-    keys = tuple(_read_key(key) for key in legacy_keys)
-    fields: dict[str, Any] = {
-        "company": company,
-        "hosts": hosts,
-        "networks": networks,
-        "legacy_keys": tuple(hash_legacy_key(key) for key in keys),
+    preset = options["preset"]
+    fields = {
+        **options,
+        "legacy_keys": _hashed(options["legacy_keys"], hash_legacy_key, "--legacy-key"),
+        "shared_keys": _hashed(options["shared_keys"], hash_shared_key, "--shared-key"),
         "preset": None if preset is None else Preset(preset),
     }
     return {name: value for name, value in fields.items() if value}
 
 
-def _read_key(given: str) -> Secret:
-    text = sys.stdin.readline().strip() if given == "-" else given
-    if not text:
-        raise TenantError("--legacy-key is empty; give the key as the old tool sends it")
-    return Secret(text)
+def _hashed(given: Iterable[str], hash_key: Callable[[Secret], str], option: str) -> tuple[str, ...]:
+    """Keys as they are stored; ``-`` stands for a line of standard input."""
+    texts = [sys.stdin.readline().strip() if key == "-" else key for key in given]
+    if not all(texts):
+        raise TenantError(f"{option} is empty; give the key as the tool sends it")
+    return tuple(hash_key(Secret(text)) for text in texts)
 
 
-def _warn_of_keys(legacy_keys: tuple[str, ...]) -> None:
-    if set(legacy_keys) - {"-"}:
-        warn_of_arguments("--legacy-key", "give it as '-' and on standard input")
+def _warn_of_keys(options: Mapping[str, Any]) -> None:
+    for field, option in (("legacy_keys", "--legacy-key"), ("shared_keys", "--shared-key")):
+        if set(options[field]) - {"-"}:
+            warn_of_arguments(option, "give it as '-' and on standard input")
 
 
 @tenants.command()
@@ -107,7 +119,7 @@ def _warn_of_keys(legacy_keys: tuple[str, ...]) -> None:
 @config_option
 def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: ANN401 - from click
     """Add the tenant NAME."""
-    given = _given(**options)
+    given = _given(options)
 
     def edit(stored: Tenants) -> Tenants:
         if name in stored:
@@ -118,7 +130,7 @@ def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: A
 
     with_store(config_path, lambda store, _: store.edit_tenants(edit))
     click.echo(f"Added tenant {name}. Next: pleo-proxy connect {name}")
-    _warn_of_keys(options["legacy_keys"])
+    _warn_of_keys(options)
 
 
 @tenants.command(name="set")
@@ -135,7 +147,7 @@ def set_(
     **options: Any,  # noqa: ANN401 - from click
 ) -> None:
     """Change the tenant NAME: each option that is given replaces what was there."""
-    given = {**{field.replace("-", "_"): _CLEARABLE[field] for field in clear}, **_given(**options)}
+    given = {**{field.replace("-", "_"): _CLEARABLE[field] for field in clear}, **_given(options)}
     if not given:
         raise click.UsageError("nothing to change; give at least one option")
 
@@ -151,7 +163,7 @@ def set_(
 
     with_store(config_path, work)
     click.echo(f"Changed tenant {name}.")
-    _warn_of_keys(options["legacy_keys"])
+    _warn_of_keys(options)
 
 
 @tenants.command(name="list")
@@ -270,6 +282,8 @@ def _from_entry(entry: TenantEntry, stored: Tenant | None) -> Tenant:
             hosts=entry.hosts,
             networks=entry.networks,
             legacy_keys=tuple(hash_legacy_key(key) for key in entry.legacy_keys),
+            certificates=entry.certificates,
+            shared_keys=tuple(hash_shared_key(key) for key in entry.shared_keys),
         )
     )
 
@@ -308,12 +322,14 @@ def _difference(before: Tenants, after: Tenants) -> list[str]:
 
 def _changes(old: Tenant, new: Tenant) -> list[str]:
     changes = []
-    for field in ("company", "enabled", "preset", "hosts", "networks"):
+    for field in ("company", "enabled", "preset", "hosts", "networks", "certificates"):
         was, becomes = getattr(old, field), getattr(new, field)
         if was != becomes:
             changes.append(f"{field} {_shown(was)} -> {_shown(becomes)}")
-    if old.legacy_keys != new.legacy_keys:
-        changes.append(f"legacy_keys {len(old.legacy_keys)} -> {len(new.legacy_keys)}")
+    for field in ("legacy_keys", "shared_keys"):
+        was, becomes = getattr(old, field), getattr(new, field)
+        if was != becomes:
+            changes.append(f"{field} {len(was)} -> {len(becomes)}")
     return changes
 
 

@@ -25,13 +25,15 @@ from proxy.model import Preset, Secret
 
 @dataclass(frozen=True, slots=True)
 class TenantEntry:
-    """One ``[[tenant]]`` table, its legacy keys resolved."""
+    """One ``[[tenant]]`` table, its keys resolved."""
 
     name: str
     company: str | None = None
     hosts: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     legacy_keys: tuple[Secret, ...] = ()
+    certificates: tuple[str, ...] = ()
+    shared_keys: tuple[Secret, ...] = ()
     preset: Preset = Preset.FULL
     enabled: bool = True
 
@@ -50,6 +52,8 @@ class _Table(Section):
     host: _Texts = ()
     network: _Texts = ()
     legacy_key: _Secrets = ()
+    certificate: _Texts = ()
+    shared_key: _Secrets = ()
     preset: Annotated[Preset, Kind("text")] = Preset.FULL
     enabled: Annotated[bool, Field(strict=True), Kind("true or false")] = True
 
@@ -59,7 +63,7 @@ class _File(Section):
 
 
 def load_tenants_file(path: Path, environ: Mapping[str, str]) -> list[TenantEntry]:
-    """The tenants of the TOML file at ``path``, in its order; legacy keys may refer to ``environ``.
+    """The tenants of the TOML file at ``path``, in its order; keys may refer to ``environ``.
 
     Raises :class:`ConfigurationError` with all mistakes.
     """
@@ -104,6 +108,8 @@ def _entry(table: _Table) -> TenantEntry:
         hosts=table.host,
         networks=table.network,
         legacy_keys=table.legacy_key,
+        certificates=table.certificate,
+        shared_keys=table.shared_key,
         preset=table.preset,
         enabled=table.enabled,
     )

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import asyncpg
 
 from proxy.config.store_url import StoreUrl
-from proxy.errors import StoreUnavailable, TenantError
+from proxy.errors import StoreUnavailable
 from proxy.model import (
     Flow,
     Grant,
@@ -254,8 +254,7 @@ async def _add_route(conn: Connection, tenant: str, kind: str, value: str, posit
             position,
         )
     except asyncpg.UniqueViolationError:
-        what = "a legacy key" if kind == "legacy_key" else f"{kind} {value}"
-        raise TenantError(f"tenant {tenant}: {what} is claimed twice: leave it to one tenant") from None
+        raise rows.claimed_twice(tenant, kind, value) from None
 
 
 async def _grants(db: Connections) -> dict[str, Grant]:

@@ -82,6 +82,12 @@ _INITIAL = """
     );
 """
 
+_ROUTES = """
+    ALTER TABLE routes DROP CONSTRAINT routes_kind_check;
+    DROP INDEX routes_claimed_once;
+    CREATE UNIQUE INDEX routes_claimed_once ON routes (kind, value) WHERE kind <> 'network';
+"""
+
 _SESSIONS = """
     CREATE TABLE admin_sessions (
         id TEXT COLLATE "C" PRIMARY KEY,
@@ -93,5 +99,5 @@ _SESSIONS = """
     );
 """
 
-STEPS = {"m001_initial": _INITIAL, "m004_sessions": _SESSIONS}
+STEPS = {"m001_initial": _INITIAL, "m003_routes": _ROUTES, "m004_sessions": _SESSIONS}
 """Statements by the step's name, in the order in which they are applied."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from proxy.errors import StoreUnavailable
+from proxy.errors import StoreUnavailable, TenantError
 from proxy.model import (
     AdminSession,
     Flow,
@@ -33,7 +33,13 @@ Route = tuple[str, str, int]
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
-_ROUTE_FIELDS = {"host": "hosts", "network": "networks", "legacy_key": "legacy_keys"}
+_ROUTE_FIELDS = {
+    "host": "hosts",
+    "network": "networks",
+    "legacy_key": "legacy_keys",
+    "certificate": "certificates",
+    "shared_key": "shared_keys",
+}
 
 
 def routes_of(tenant: Tenant) -> list[Route]:
@@ -72,10 +78,14 @@ def tenant_of(row: Row, routes: Iterable[Row]) -> Tenant:
         company=row["company"],
         enabled=bool(row["enabled"]),
         preset=_word(Preset, row["preset"], f"the preset of tenant {name}"),
-        hosts=tuple(values["hosts"]),
-        networks=tuple(values["networks"]),
-        legacy_keys=tuple(values["legacy_keys"]),
+        **{field: tuple(routes) for field, routes in values.items()},
     )
+
+
+def claimed_twice(tenant: str, kind: str, value: str) -> TenantError:
+    """The refusal of a route that another tenant has; a key is not shown, nor its hash."""
+    what = f"a {kind.replace('_', ' ')}" if kind.endswith("_key") else f"{kind} {value}"
+    return TenantError(f"tenant {tenant}: {what} is claimed twice: leave it to one tenant")
 
 
 GRANT_COLUMNS = tuple(field.name for field in fields(Grant))

@@ -83,6 +83,29 @@ def m001_initial(db: Database) -> None:
     )
 
 
+def m003_routes(db: Database) -> None:
+    """Certificates and shared keys beside the other routes, each of one tenant at most.
+
+    The table is made anew, since SQLite cannot take a CHECK away, and has none for words, like the others.
+    """
+    db.executescript(
+        """
+        CREATE TABLE routes_made_anew (
+            tenant TEXT NOT NULL REFERENCES tenants (name) ON DELETE CASCADE,
+            kind TEXT NOT NULL,
+            value TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            PRIMARY KEY (tenant, kind, value)
+        ) STRICT, WITHOUT ROWID;
+        INSERT INTO routes_made_anew (tenant, kind, value, position)
+            SELECT tenant, kind, value, position FROM routes;
+        DROP TABLE routes;
+        ALTER TABLE routes_made_anew RENAME TO routes;
+        CREATE UNIQUE INDEX routes_claimed_once ON routes (kind, value) WHERE kind <> 'network';
+        """
+    )
+
+
 def m004_sessions(db: Database) -> None:
     """Sessions of the operator's pages."""
     db.executescript(
@@ -99,7 +122,7 @@ def m004_sessions(db: Database) -> None:
     )
 
 
-STEPS = (m001_initial, m004_sessions)
+STEPS = (m001_initial, m003_routes, m004_sessions)
 
 migrations = Migrations("pleo-proxy")
 for _step in STEPS:

@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlite_utils import Database
 
-from proxy.errors import StoreUnavailable, TenantError
+from proxy.errors import StoreUnavailable
 from proxy.model import (
     Flow,
     Grant,
@@ -214,8 +214,7 @@ def _add_route(db: Database, tenant: str, kind: str, value: str, position: int) 
             [tenant, kind, value, position],
         )
     except sqlite3.IntegrityError as error:
-        what = "a legacy key" if kind == "legacy_key" else f"{kind} {value}"
-        raise TenantError(f"tenant {tenant}: {what} is claimed twice: leave it to one tenant") from error
+        raise rows.claimed_twice(tenant, kind, value) from error
 
 
 def _grants(db: Database) -> dict[str, Grant]:

@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlite_utils import Database
+from sqlite_utils import Database, Migrations
 
-from proxy.errors import StoreError, StoreUnavailable
+from proxy.errors import StoreError, StoreUnavailable, TenantError
 from proxy.model import (
     Flow,
     Grant,
@@ -31,7 +32,7 @@ from proxy.model import (
     Tenant,
 )
 from proxy.store import ServeLock, connection, open_store
-from proxy.store.schema import STEPS
+from proxy.store.schema import STEPS, m001_initial
 from proxy.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
@@ -265,6 +266,41 @@ for line in sys.stdin:
                 assert process.stdout.readline() == "opened\n"
             applied = query(tmp_path / str(attempt) / "proxy.db", "SELECT name FROM _sqlite_migrations")
             assert applied == [(step.__name__,) for step in STEPS]
+
+
+async def test_a_store_from_before_certificates_keeps_all_it_has(tmp_path: Path) -> None:
+    """A store of the first version is brought forward with its tenants, routes and grants, once."""
+    path = tmp_path / "old.db"
+    old = Migrations("pleo-proxy")
+    old()(m001_initial)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA foreign_keys = ON")
+        db = Database(conn)
+        old.apply(db)
+        db.execute("INSERT INTO tenants VALUES ('acme', NULL, 1, 'full'), ('globex', NULL, 0, 'full')")
+        db.execute(
+            "INSERT INTO routes VALUES ('acme', 'host', 'b.example', 0), ('acme', 'host', 'a.example', 1),"
+            " ('acme', 'network', '10.0.0.0/8', 0), ('globex', 'legacy_key', 'ff', 0)"
+        )
+        db.execute(
+            "INSERT INTO grants (tenant, state, generation, scopes) VALUES ('acme', 'revoked', 4, 'x')"
+        )
+        conn.commit()
+    path.chmod(0o600)
+    acme = Tenant("acme", hosts=("b.example", "a.example"), networks=("10.0.0.0/8",))
+    globex = Tenant("globex", enabled=False, legacy_keys=("ff",))
+    for _ in range(2):
+        store = open_store(path)
+        assert await store.tenants() == {"acme": acme, "globex": globex}
+        assert (await store.grants())["acme"].generation == 4
+        await store.close()
+    store = open_store(path)
+    with pytest.raises(TenantError, match="claimed twice"):
+        await store.edit_tenants(lambda found: {**found, "globex": replace(globex, hosts=("a.example",))})
+    kept = await store.edit_tenants(lambda _: {"acme": replace(acme, certificates=("san:dns:x.example",))})
+    assert kept["acme"].certificates == ("san:dns:x.example",)
+    assert query(path, "SELECT count(*) FROM routes WHERE tenant = 'globex'") == [(0,)]
+    await store.close()
 
 
 async def test_another_process_is_noticed(store: SqliteStore, path: Path) -> None:

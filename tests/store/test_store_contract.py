@@ -120,6 +120,8 @@ async def test_tenants_come_back_as_they_went_in(store: Store, open_again: Opene
         hosts=("z.example", "a.example"),
         networks=("10.0.0.0/8", "::1/128"),
         legacy_keys=("f" * 64, "0" * 64),
+        certificates=("subject:CN=erp", "san:dns:erp.example"),
+        shared_keys=("e" * 64, "1" * 64),
     )
     bare = Tenant("acme")
     returned = await save(store, full, bare)
@@ -187,13 +189,15 @@ async def test_a_route_can_move_from_one_tenant_to_another(store: Store) -> None
     [
         pytest.param({"hosts": ("h.example",)}, id="host"),
         pytest.param({"legacy_keys": ("0123456789abcdef" * 4,)}, id="legacy-key"),
+        pytest.param({"certificates": ("san:dns:erp.example",)}, id="certificate"),
+        pytest.param({"shared_keys": ("0123456789abcdef" * 4,)}, id="shared-key"),
     ],
 )
 async def test_the_store_itself_refuses_a_route_of_two_tenants(
     store: Store, claim: dict[str, tuple[str, ...]]
 ) -> None:
     """A defect in the rules above cannot store a route that would give one tenant's token to another."""
-    first = Tenant("acme", hosts=claim.get("hosts", ()), legacy_keys=claim.get("legacy_keys", ()))
+    first = Tenant("acme", **claim)  # type: ignore[arg-type] # each case gives a kind of route
     await save(store, first)
 
     with pytest.raises(TenantError, match=r"beta: .* is claimed twice") as refusal:
