@@ -19,7 +19,7 @@ def problem_url(public_url: str, name: str) -> str:
 
 
 def reconnect_url(public_url: str, tenant: str) -> str:
-    """The operator's page from which a tenant is connected again; it asks for the admin token."""
+    """The operator's page from which a tenant is connected again; it asks for a login."""
     return f"{public_url}/tenants/{tenant}/connect"
 
 

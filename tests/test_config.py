@@ -817,6 +817,11 @@ def test_a_missing_ca_file_is_a_mistake(tmp_path: Path) -> None:
         ),
         pytest.param('[listen]\nproxy = "0.0.0.0:80"', "callers have no passwords", id="proxy-open"),
         pytest.param('[listen]\nadmin = "10.0.0.1:80"', "let only a TLS terminator", id="admin-open"),
+        pytest.param(
+            f'{SSO}sso_proxies = ["10.0.0.1", "127.0.0.0/8"]\nsso_viewers = ["a@b.test"]',
+            "every program on this machine can name itself",
+            id="sso-loopback",
+        ),
         pytest.param("", "only a browser on this machine", id="public-url-loopback"),
         pytest.param("", "plain http for localhost only", id="public-url-no-localhost"),
     ],
@@ -830,6 +835,8 @@ def test_a_sound_configuration_has_no_warnings(tmp_path: Path) -> None:
     """Nothing is said where nothing is to be said."""
     assert warnings(settings(tmp_path, '[listen]\npublic_url = "https://proxy.example.com"')) == []
     assert warnings(settings(tmp_path, CUSTOM + 'scopes = ["any:thing"]')) == []
+    sso = f'{SSO}sso_proxies = ["10.0.0.1"]\nsso_viewers = ["a@b.test"]\n'
+    assert warnings(settings(tmp_path, sso + CUSTOM)) == []
 
 
 def test_registration_sheet_answers_the_form(tmp_path: Path) -> None:

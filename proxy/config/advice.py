@@ -25,7 +25,12 @@ SCOPES = {
 
 def warnings(settings: Settings) -> list[str]:
     """One line for each setting that is valid and probably not what was meant, or deserves a second look."""
-    return [*_scope_warnings(settings), *_listener_warnings(settings), *_public_url_warnings(settings)]
+    return [
+        *_scope_warnings(settings),
+        *_listener_warnings(settings),
+        *_public_url_warnings(settings),
+        *_sign_on_warnings(settings),
+    ]
 
 
 def _scope_warnings(settings: Settings) -> list[str]:
@@ -54,7 +59,7 @@ def _listener_warnings(settings: Settings) -> list[str]:
     if not listen.admin.is_loopback:
         found.append(
             f"listen.admin = {listen.admin}: other machines can connect, and it speaks plain HTTP; let "
-            "only a TLS terminator reach it, since the admin token passes through"
+            "only a TLS terminator reach it, since tokens and logins pass through"
         )
     return found
 
@@ -68,6 +73,19 @@ def _public_url_warnings(settings: Settings) -> list[str]:
     if url.startswith("http:") and host != "localhost":
         found.append(f"listen.public_url = {url}: {_PLAIN_HTTP}")
     return found
+
+
+def _sign_on_warnings(settings: Settings) -> list[str]:
+    proxies = settings.admin.sso_proxies or ()
+    if not any(network.is_loopback for network in proxies):
+        return []
+    return [_NAMES_ITSELF]
+
+
+_NAMES_ITSELF = (
+    "admin.sso_proxies: every program on this machine can name itself a user; make sure that no other users are "
+    "on it, or let the authenticating proxy connect from an address of its own"
+)
 
 
 _ONLY_THIS_MACHINE = (
