@@ -20,7 +20,7 @@ from benchmarks.processes import BenchmarkError, environment, free_port, running
 from benchmarks.upstream import Endpoint
 from proxy import app, config, lifecycle, pairs
 from proxy.errors import ConfigurationError
-from proxy.model import Preset, Secret, Tenant
+from proxy.model import Policy, Preset, Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.store import Store, open_store
 from proxy.vault import Vault
@@ -122,7 +122,7 @@ async def _fill(store: Store, vault: Vault, names: Sequence[str]) -> None:
     tenants, grants = {}, {}
     for name in names:
         sealed = pairs.seal_pair(vault, pair, tenant=name, generation=1, now=time.time(), lifetimes=lifetimes)
-        tenants[name] = Tenant(name, preset=Preset.ACCOUNTING)
+        tenants[name] = Tenant(name, policy=Policy(Preset.ACCOUNTING))
         grants[name] = lifecycle.connected(sealed, tenant=name, company="benchmark", scopes=(), generation=1)
     # In one transaction: with one for each, a hundred thousand take minutes.
     await store.edit_content(lambda stored: replace(stored, tenants=tenants, grants=grants))

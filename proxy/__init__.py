@@ -23,6 +23,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``certificates``: the names of a caller's certificate
    * ``credentials``: what callers must prove where a tenant asks for it
    * ``policy``: what a tenant's callers may ask
+   * ``pin``: which company a request names
    * ``oauth``: OAuth messages as data
    * ``vault``: sealing
    * ``lifecycle``: the life of a grant as pure decisions
@@ -41,10 +42,12 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``intake``: a caller's request as it comes in
    * ``response``: an answer whose bytes go to the caller as they are
    * ``pairs``: a token pair sealed for the store, and opened again
+   * ``rates``: token buckets that processes share
 
 3. policy in motion
 
    * ``tenants``: from a request to its tenant, and which tenants may be saved
+   * ``admission``: whether a request is let in now: policy, rate, and how many are under way
    * ``listing``: tenants and grants as people and programs get to see them
    * ``recovery``: what a start makes good of a run that was cut off
    * ``refresher``: one refresh, from the write-ahead to the saved answer

@@ -22,6 +22,7 @@ from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
+from proxy.admission import Admission
 from proxy.authorize import Authorize
 from proxy.config import Settings
 from proxy.door import Door
@@ -41,6 +42,7 @@ from proxy.facts import (
 )
 from proxy.listener import CallerServer
 from proxy.model import Clock, Grant, Role, Secret, Tenant
+from proxy.rates import Rates
 from proxy.refresher import Refresher
 from proxy.store import Journal, ServeLock, Store, instance_name, journal_path, open_store
 from proxy.telemetry.metrics import Metrics
@@ -86,7 +88,11 @@ class App:
     # --- start
 
     async def build(
-        self, environ: Mapping[str, str], metrics: Metrics, sockets: Mapping[Path, socket.socket] | None
+        self,
+        environ: Mapping[str, str],
+        metrics: Metrics,
+        rates: Rates,
+        sockets: Mapping[Path, socket.socket] | None,
     ) -> None:
         """Make every part, lowest layer first, and open the listeners.
 
@@ -141,6 +147,7 @@ class App:
             settings.listen.public_url,
             self._emit,
             self._is_configured_host,
+            Admission(wiring.allowances(settings), rates, self._emit, monotonic),
             Directory({}, settings.listen.default_tenant),
         )
         self._set_tenants(await store.tenants())
@@ -272,6 +279,7 @@ class App:
         if before == tenants:
             return
         self.exchange.directory = Directory(tenants, self._settings.listen.default_tenant)
+        self.exchange.admission.forget([name for name in before if name not in tenants])
         self._emit(
             TenantsLoaded(
                 len(tenants),
@@ -343,16 +351,20 @@ async def start(
     clock: Clock = time.time,
     worker: int | None = None,
     unix_sockets: Mapping[Path, socket.socket] | None = None,
+    rates: Path | None = None,
 ) -> App:
     """A running proxy; what it opened is closed when ``stack`` is, after a drain.
 
     :param worker: number of this process among several workers; ``None`` if it serves alone.
     :param unix_sockets: of a worker, by their paths; one that serves alone makes its own.
+    :param rates: the file by which the workers share what tenants may still send.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(_crash_reporter(emit))
     app = App(settings, emit, clock, stack, worker)
-    await app.build(environ, metrics, unix_sockets)
+    buckets = Rates(rates)
+    stack.callback(buckets.close)
+    await app.build(environ, metrics, buckets, unix_sockets)
     watching = asyncio.create_task(app.watch(), name="watch")
 
     async def stop() -> None:

@@ -27,7 +27,7 @@ import orjson
 
 from proxy import pairs
 from proxy.errors import OperatorError
-from proxy.model import ROUTE_FIELDS, Grant, GrantState, Outcome, Preset, Tenant
+from proxy.model import ROUTE_FIELDS, Grant, GrantState, Outcome, Policy, Preset, Tenant, Unblocked
 from proxy.store import Content
 from proxy.vault import CHECK_PLACE, SealedValueError, Vault
 
@@ -160,7 +160,17 @@ def _content(body: dict[str, Any]) -> Content:
 def _tenant(row: dict[str, Any]) -> Tenant:
     # A list that the file does not have is of a kind of route that came later than the file.
     lists = {name: tuple(row.get(name, ())) for name in ROUTE_FIELDS}
-    return Tenant(**(row | lists | {"preset": Preset(row["preset"])}))
+    policies = {name: None if row[name] is None else _policy(row[name]) for name in ("policy", "trial")}
+    return Tenant(**(row | lists | policies))
+
+
+def _policy(row: dict[str, Any]) -> Policy:
+    lists = {name: tuple(row[name]) for name in ("allow", "deny", "callers")}
+    words = {
+        "preset": Preset(row["preset"]),
+        "unblock": tuple(Unblocked(word) for word in row["unblock"]),
+    }
+    return Policy(**(row | lists | words))
 
 
 def _grant(row: dict[str, Any]) -> Grant:

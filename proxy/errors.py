@@ -91,8 +91,8 @@ class TenantAmbiguous(Refusal):
     title = "More than one tenant claims this request"
     action = "Send it so that only one tenant's route matches, or ask the operator to narrow the routes."
 
-    def __init__(self, detail: str = "", *, claims: tuple[str, ...] = ()) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str = "", *, tenant: str | None = None, claims: tuple[str, ...] = ()) -> None:
+        super().__init__(detail, tenant=tenant)
         self.claims = claims
         """Each route with the tenant that it names."""
 
@@ -119,14 +119,14 @@ class NeedsReauth(Refusal):
 
 
 class PolicyRefused(Refusal):
-    """The tenant's policy does not allow this method and path."""
+    """The tenant's policy does not allow this caller, this method and path, or the company that is named."""
 
     name = "policy-refused"
     status = 403
     title = "The tenant's policy does not allow this request"
     action = (
-        "Ask the operator whether the preset should be wider (`pleo-proxy tenants set NAME --preset …`); "
-        "a blocked endpoint stays blocked whatever the preset."
+        "Ask the operator whether the policy should be wider (`pleo-proxy policy show NAME`, then "
+        "`pleo-proxy policy set NAME …`)."
     )
 
 
@@ -222,7 +222,7 @@ class BodyTooLarge(Refusal):
 
 
 class RateLimited(Refusal):
-    """The tenant's own request rate is used up."""
+    """The tenant's own request rate is used up, or too many of its requests are under way."""
 
     name = "rate-limited"
     status = 429

@@ -16,16 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from proxy import forwarded, guard, headers, policy, problems, target
+from proxy import forwarded, guard, headers, problems, target
+from proxy.admission import Admission, Admitted, Asked
 from proxy.arrival import Arrival
-from proxy.errors import BodyTooLarge, InternalError, Refusal, TargetRefused, TenantAmbiguous
+from proxy.errors import InternalError, Refusal, TargetRefused, TenantAmbiguous
 from proxy.facts import Emit, RequestAmbiguous, RequestCrashed, RequestFinished, innermost_place
 from proxy.headers import Fields
 from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
 from proxy.replay import HeldBody, ReplayBody
 from proxy.response import CallerResponse
-from proxy.tenants import Directory
+from proxy.tenants import Directory, Resolved
 from proxy.tokens import AccessToken, Tokens
 from proxy.upstream import Answer, BrokenOff, Upstream
 
@@ -41,7 +42,6 @@ class Limits:
     """What one request may be, in bytes (the ``[limits]`` settings)."""
 
     target_bytes: int
-    body_bytes: int
     replay_memory: int
     replay_disk: int
 
@@ -49,7 +49,7 @@ class Limits:
 class _Record:
     """What is known of one request so far: the fact that is reported at its end, and what that ends."""
 
-    __slots__ = ("body", "fact", "intake", "not_repeated", "response", "started")
+    __slots__ = ("admitted", "body", "fact", "intake", "not_repeated", "response", "started")
 
     def __init__(self, request: CallerRequest) -> None:
         self.started = perf_counter()
@@ -57,6 +57,7 @@ class _Record:
             _request_id(request.head.fields), method=request.head.method, caller=request.line.arrival.caller
         )
         self.intake = request.body
+        self.admitted: Admitted | None = None
         self.body: HeldBody | ReplayBody | None = None
         self.response: CallerResponse | None = None
         self.not_repeated = ""
@@ -83,6 +84,7 @@ class Exchange:
     public_url: str
     emit: Emit
     is_configured_host: Callable[[str], bool]
+    admission: Admission
     directory: Directory
     """Tenants in force; swapped whole when they change."""
     draining: bool = False
@@ -122,29 +124,28 @@ class Exchange:
     async def _answer(self, request: CallerRequest, record: _Record) -> None:
         # Accept: what is asked for, and does it mean one thing only?
         method, raw_target, http_1_1, fields = request.head
-        asked = target.parse(raw_target, self.limits.target_bytes)
-        record.fact.path = asked.shown
+        wanted = target.parse(raw_target, self.limits.target_bytes)
+        record.fact.path = wanted.shown
         arrival = request.line.arrival
         if arrival.trusted is not None or request.line.unwelcome is not None:
-            arrival = self._told_by_proxy(request, asked.authority, record)
+            arrival = self._told_by_proxy(request, wanted.authority, record)
 
         # Guard: is it for us, and not from a web page or from ourselves?
-        authority, host = guard.admit(fields, arrival.authority or asked.authority, http_1_1)
-        if authority is not None:
-            guard.check_host(host, self.is_configured_host)
+        authority, host = guard.admit(fields, arrival.authority or wanted.authority, http_1_1)
+        guard.check_host(host, self.is_configured_host)
         if method == "OPTIONS":
             fields = guard.one_hop_less(fields)
 
         # Resolve the tenant, then ask its policy.
-        resolved = self.directory.resolve(asked, fields, host, arrival)
+        resolved = self.directory.resolve(wanted, fields, host, arrival)
         tenant = resolved.tenant
         record.fact.tenant = tenant.name
-        policy.check(tenant, method, resolved.target.decoded)
+        admitted = record.admitted = self._admit(request, resolved, record.fact)
 
         # Obtain the token before the body is asked for: a tenant without one costs no upload.
         token = await self.tokens.current(tenant.name)
         if request.body is not None:
-            record.body = self._body(request.body, fields)
+            record.body = self._body(request.body, fields, admitted)
 
         # Forward what is clean; after a 401 replace the token and send the same request once more.
         cleaned = headers.upstream_lines(
@@ -160,6 +161,9 @@ class Exchange:
                     answer = await self._send(method, resolved.target, cleaned, newer, record)
                 elif newer is not None:
                     record.not_repeated = lost
+
+            if admitted.revokes and 200 <= answer.status < 300:
+                await self.tokens.note_revoked(tenant.name, token.generation)
 
             # Respond: in one write what is here already, then the rest as it comes.
             base_url = f"{arrival.scheme}://{authority or request.line.own_address()}{resolved.prefix}"
@@ -184,10 +188,19 @@ class Exchange:
         if request.line.unwelcome is not None:
             raise request.line.unwelcome.with_traceback(None)
         if arrival.authority is not None:
-            authority, host = guard.admit(head.fields, absolute, head.http_1_1)
-            if authority is not None:
-                guard.check_host(host, self.is_configured_host)
+            guard.check_host(guard.admit(head.fields, absolute, head.http_1_1).host, self.is_configured_host)
         return arrival
+
+    def _admit(self, request: CallerRequest, resolved: Resolved, fact: RequestFinished) -> Admitted:
+        asked = Asked(fact.request_id, fact.method, resolved.target, fact.caller)
+        admitted = self.admission.admit(resolved.tenant, asked)
+        if request.body is not None:
+            try:
+                admitted.check_announced(request.head.fields, request.body.length)
+            except Refusal:
+                admitted.leave()
+                raise
+        return admitted
 
     async def _send(
         self, method: str, asked: target.Target, cleaned: bytes, token: AccessToken, record: _Record
@@ -221,22 +234,23 @@ class Exchange:
         record.response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
         return record.response
 
-    def _body(self, body: CallerBody, fields: Fields) -> HeldBody | ReplayBody:
+    def _body(self, body: CallerBody, fields: Fields, admitted: Admitted) -> HeldBody | ReplayBody:
         def trailers() -> bytes:
             return headers.lines(headers.trailers_that_pass(body.trailers, fields))
 
         limits = self.limits
-        if body.length is not None and body.length > limits.body_bytes:
-            raise BodyTooLarge(f"the body has {body.length} bytes; limits.body_bytes is {limits.body_bytes}")
-        if body.has_arrived and body.unread <= min(limits.replay_memory, limits.body_bytes):
-            return HeldBody(body.take(), length=body.length, trailers=trailers())
+        if body.has_arrived and body.unread <= min(limits.replay_memory, admitted.body_bytes):
+            content = body.take()
+            admitted.check_whole(content)
+            return HeldBody(content, length=body.length, trailers=trailers())
         return ReplayBody(
             body,
             length=body.length,
             memory_bytes=limits.replay_memory,
             disk_bytes=limits.replay_disk,
-            body_bytes=limits.body_bytes,
+            body_bytes=admitted.body_bytes,
             trailers=trailers,
+            inspection=admitted.inspection(),
         )
 
     def refuse_unreadable(self, request: CallerRequest, refusal: Refusal) -> None:
@@ -281,6 +295,8 @@ class Exchange:
             record.body.close()
         if record.intake is not None:
             record.intake.close()
+        if record.admitted is not None:
+            record.admitted.leave()
         self.emit(fact)
 
 

@@ -73,6 +73,21 @@ class RequestAmbiguous(Fact):
 
 
 @dataclass(slots=True)
+class PolicyWouldRefuse(Fact):
+    """A request passed that the tenant's policy on trial would refuse."""
+
+    event: ClassVar[str] = "policy.would_refuse"
+    request_id: str
+    tenant: str
+    method: str
+    path: str
+    caller: str
+    rule: str
+    """The part of the policy: ``caller``, ``endpoint``, ``company``, ``rate``, ``concurrency``, ``body``."""
+    detail: str
+
+
+@dataclass(slots=True)
 class CircuitOpened(Fact):
     """Request after request to the upstream got no answer, so for a while none is sent."""
 

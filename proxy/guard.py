@@ -68,9 +68,10 @@ def check_host(host: str, is_configured: Callable[[str], bool]) -> None:
     A name that an attacker's DNS points at the proxy is none of these, so a page of theirs cannot become
     "same origin" with it.
 
+    :param host: as :func:`admit` found it; empty where HTTP/1.0 left it out, which no browser does.
     :raises HostRefused: any other name.
     """
-    if _is_address(host) or host == "localhost" or is_configured(host):
+    if not host or _is_address(host) or host == "localhost" or is_configured(host):
         return
     raise HostRefused(f"Host {host[:253]!r} is neither an address, nor localhost, nor a configured name")
 
@@ -155,7 +156,8 @@ def one_hop_less(fields: Fields) -> Fields:
 def host_of(authority: str) -> str | None:
     """The host of an authority, without port and brackets, in lower case; ``None`` where it is malformed."""
     match = _AUTHORITY.fullmatch(authority)
-    return None if match is None else match[1].strip("[]").lower().rstrip(".")
+    # Only dots are no name, and must not pass for a Host that is not there.
+    return None if match is None else match[1].strip("[]").lower().rstrip(".") or None
 
 
 @lru_cache(maxsize=1024)

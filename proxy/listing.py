@@ -23,7 +23,7 @@ def tenants(all_tenants: Iterable[Tenant], grants: Mapping[str, Grant]) -> list[
             "enabled": tenant.enabled,
             "state": state(grants.get(tenant.name)).value,
             "routes": routes(tenant),
-            "preset": tenant.preset.value,
+            "preset": tenant.policy.preset.value,
         }
         for tenant in all_tenants
     ]

@@ -68,6 +68,36 @@ class Preset(StrEnum):
     FULL = "full"
 
 
+class Unblocked(StrEnum):
+    """An endpoint that is refused whatever else a policy allows, unless the policy names it here."""
+
+    INSTALLATION = "installation"
+    """``DELETE /v1/installations/me``, which ends every token of the tenant."""
+    SUBSCRIPTION_SECRET = "subscription-secret"  # noqa: S105 - the name of an endpoint
+    """``…/subscriptions/ID/secret``, by which webhooks of Pleo could be forged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the callers of a tenant may ask of Pleo, from where, and how much (:mod:`proxy.policy`)."""
+
+    preset: Preset = Preset.FULL
+    allow: tuple[str, ...] = ()
+    """Rules as ``METHODS PATH``; where there are any, they take the place of the preset's."""
+    deny: tuple[str, ...] = ()
+    """Rules of the same form, which go before all that allows."""
+    unblock: tuple[Unblocked, ...] = ()
+    callers: tuple[str, ...] = ()
+    """Networks in CIDR notation from which callers are let in; from everywhere if there are none."""
+    pin_company: bool = True
+    """A request that names another company than the tenant's is refused (:mod:`proxy.pin`)."""
+    requests_per_minute: int | None = None
+    """``None`` here and below: as the settings say for all tenants."""
+    concurrency: int | None = None
+    """Requests under way at one time."""
+    body_bytes: int | None = None
+
+
 class Role(StrEnum):
     """What an operator of the proxy may do on the operator's listener."""
 
@@ -156,7 +186,9 @@ class Tenant:
     company: str | None = None
     """The company's UUID in lower case; ``None`` until the first consent settles it."""
     enabled: bool = True
-    preset: Preset = Preset.FULL
+    policy: Policy = Policy()
+    trial: Policy | None = None
+    """A policy that is only tried: what it would refuse is reported and counted, and passes."""
     hosts: tuple[str, ...] = ()
     """Host names in lower case, without port."""
     networks: tuple[str, ...] = ()

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from io import FileIO
 from typing import Protocol
 
-from proxy.errors import BodyTooLarge
+from proxy.errors import BodyTooLarge, Refusal
 
 PIECE = 64 * 1024
 """Bytes that a replay hands out at once."""
@@ -25,6 +25,19 @@ class Source(Protocol):
 
     async def readany(self) -> bytes:
         """What has arrived, waiting for the first byte of it; ``b""`` at the end."""
+
+
+class Inspection(Protocol):
+    """Looks into a body before anything of it is handed out; raises what whoever iterates is to get."""
+
+    def wants(self, start: bytes) -> bool | None:
+        """Whether a body that begins so is looked into; ``None`` if more of it is needed."""
+
+    def whole(self, body: bytes) -> None:
+        """All of it, if that is not much."""
+
+    def piece(self, piece: bytes) -> None:
+        """The next piece, in order, of one that is larger."""
 
 
 class HeldBody:
@@ -71,8 +84,11 @@ class ReplayBody:
         disk_bytes: int,
         body_bytes: int,
         trailers: Callable[[], bytes] = bytes,
+        inspection: Inspection | None = None,
     ) -> None:
         """``length`` is the announced one in bytes, if any; ``trailers`` gives the field lines behind it.
+
+        With ``inspection`` the beginning is held, up to ``memory_bytes``, until it has been looked into.
 
         The whole tee is held in memory up to ``memory_bytes``, else on disk up to ``disk_bytes``; the body
         itself may have ``body_bytes``.
@@ -87,6 +103,10 @@ class ReplayBody:
         self._source = source
         self._trailers = trailers
         self._body_bytes = body_bytes
+        self._memory_bytes = memory_bytes
+        self._inspection = inspection
+        self._is_looked_into = inspection is None
+        self._refusal: Refusal | None = None
         self._ended = length == 0
         # One pass at a time reads the source: the order of the tee is that of the reads.
         self._reading = asyncio.Lock()
@@ -112,6 +132,11 @@ class ReplayBody:
 
     async def piece_at(self, position: int) -> bytes:
         """Bytes of the body from ``position`` on, ``b""`` at its end."""
+        if self._refusal is not None:
+            raise self._refusal
+        if not self._is_looked_into:
+            async with self._reading:
+                await self._look_into()
         if position == self.received and not self._ended:
             async with self._reading:
                 if position == self.received and not self._ended:  # else another pass was faster
@@ -121,6 +146,35 @@ class ReplayBody:
         if not self.replayable:
             raise RuntimeError("the beginning of the request body is no longer there")
         return self._tee.read(position)
+
+    async def _look_into(self) -> None:
+        """Take the body in until it is known whether it may go; a pass that is cancelled loses nothing."""
+        if self._is_looked_into or self._inspection is None:  # another pass was faster
+            return
+        wanted: bool | None = None
+        while not self._ended and self.received < self._memory_bytes and wanted is not False:
+            await self._take_in()
+            wanted = self._inspection.wants(self._tee.read(0))
+        if wanted is False:
+            self._inspection = None
+        elif self._ended:
+            self._inspect(self._inspection.whole, b"".join(self._tee.pieces()))
+            self._inspection = None
+        else:
+            for piece in self._tee.pieces():
+                self._inspect(self._inspection.piece, piece)
+        self._is_looked_into = True
+
+    def _inspect(self, look: Callable[[bytes], None], piece: bytes) -> None:
+        try:
+            look(piece)
+        except Refusal as refusal:
+            self._refusal = refusal  # what was refused once is in no later pass either
+            raise
+
+    async def _take_in(self) -> None:
+        if await self._receive() and not self.replayable:
+            raise BodyTooLarge(f"The body cannot be looked into before it is sent: {self.lost_because}.")
 
     async def _receive(self) -> bytes:
         if self.length is not None:
@@ -137,6 +191,8 @@ class ReplayBody:
             self.lost_because = self._tee.append(piece)
             if self.lost_because:
                 self.close()
+        if self._is_looked_into and self._inspection is not None:
+            self._inspect(self._inspection.piece, piece)
         return piece
 
     def _check_size(self, size: int) -> None:
@@ -204,6 +260,17 @@ class _Tee:
         if self._file is not None:
             return os.pread(self._file.fileno(), min(PIECE, self._size - position), position)
         return bytes(memoryview(self._memory)[position : position + PIECE])
+
+    def pieces(self) -> Iterator[bytes]:
+        """All that was kept, in order.
+
+        :raises OSError: the disk failed
+        """
+        position = 0
+        while position < self._size:
+            piece = self.read(position)
+            yield piece
+            position += len(piece)
 
     def drop(self) -> None:
         self._memory = bytearray()

@@ -80,7 +80,7 @@ def parse(raw: bytes, max_bytes: int) -> Target:
     return _recurring(raw) if len(raw) <= _RECURRING_BYTES else _parsed(raw)
 
 
-def _parsed(raw: bytes, _recurs: bool = False) -> Target:
+def _parsed(raw: bytes) -> Target:
     authority = None
     if not raw.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(raw)
@@ -99,7 +99,7 @@ def _parsed(raw: bytes, _recurs: bool = False) -> Target:
     return Target(path, query if mark else None, _decoded_path(path), authority)
 
 
-_recurring = Recurring(_parsed, 4096)
+_recurring: Recurring[bytes, Target] = Recurring(lambda raw, _: _parsed(raw), 4096)
 _RECURRING_BYTES = 256
 """Longer targets are parsed anew each time, so that what is remembered stays small."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from proxy import certificates, credentials, headers
+from proxy import certificates, credentials, headers, policy
 from proxy.addresses import Network
 from proxy.arrival import Arrival, address_of
 from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
@@ -38,10 +38,11 @@ def hash_legacy_key(key: Secret) -> str:
     return hashlib.sha256(b"legacy-key\0" + key.reveal().encode()).hexdigest()
 
 
-def checked(tenant: Tenant) -> Tenant:
+def checked(tenant: Tenant, *, ceiling: int | None = None) -> Tenant:
     """The tenant in canonical form: host names and company in lower case, networks in CIDR notation.
 
-    :raises TenantError: a name, company, host or network that is none; the text names item and value.
+    :param ceiling: most requests a minute that Pleo takes.
+    :raises TenantError: a name, company, host, network or policy that is none; the text names item and value.
     """
     if not TENANT_NAME.fullmatch(tenant.name):
         raise TenantError(
@@ -55,6 +56,8 @@ def checked(tenant: Tenant) -> Tenant:
     return replace(
         tenant,
         company=None if tenant.company is None else _company(tenant),
+        policy=policy.checked(tenant.policy, ceiling=ceiling),
+        trial=None if tenant.trial is None else policy.checked(tenant.trial, ceiling=ceiling),
         hosts=_unique(_host(tenant.name, host) for host in tenant.hosts),
         networks=_unique(str(_network(tenant.name, network)) for network in tenant.networks),
         legacy_keys=_unique(tenant.legacy_keys),

@@ -134,6 +134,23 @@ class Tokens:
             else:
                 self._follow(tenant, stored.get(tenant))
 
+    async def note_revoked(self, tenant: str, generation: int) -> None:
+        """Pleo has carried out what ends all tokens of ``tenant`` (``DELETE /v1/installations/me``).
+
+        Where that cannot be stored, the next refresh finds it out.
+        """
+
+        def end(stored: Grant | None) -> Grant | None:
+            return lifecycle.revoked(stored) if stored and stored.generation == generation else stored
+
+        try:
+            grant = await self.store.edit_grant(tenant, end)
+        except StoreUnavailable as error:
+            self.emit(StoreFailed("revoke", error.detail))
+            return
+        if grant is not None and grant.state is GrantState.REVOKED:
+            self.take(grant)
+
     def take(self, grant: Grant) -> None:
         """Hold ``grant``, which is stored, in place of what was held for its tenant."""
         before = self._live.get(grant.tenant)

@@ -20,6 +20,7 @@ from proxy.admin import HeadLimits
 from proxy.admin.sessions import SessionLimits
 from proxy.admin.sso import SingleSignOn
 from proxy.admin.token import AdminTokens, digest_of
+from proxy.admission import Allowances
 from proxy.arrival import Networks
 from proxy.authorize import AuthorizationSettings
 from proxy.config import Address, CallerListener, Settings, SocketPath, resolve
@@ -136,9 +137,18 @@ def exchange_limits(settings: Settings) -> Limits:
     limits = settings.limits
     return Limits(
         limits.target_bytes,
-        limits.body_bytes,
         limits.replay_memory,
         limits.replay_disk,
+    )
+
+
+def allowances(settings: Settings) -> Allowances:
+    """What tenants may do whose policy says nothing."""
+    return Allowances(
+        settings.tenant_requests_per_minute,
+        settings.rate_ceiling,
+        settings.limits.tenant_concurrency,
+        settings.limits.body_bytes,
     )
 
 

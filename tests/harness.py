@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -171,10 +172,19 @@ def settings_for(pleo: Sandbox, state_dir: Path, /, **sections: Mapping[str, Any
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on now, and that the kernel gives to no connection meanwhile.
+
+    From below those that Linux takes for outgoing connections (``ip_local_port_range``), and at random, so
+    that test runs beside each other hardly ever choose the same.
+    """
+    while True:
+        port = _any.randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+_any = random.SystemRandom()
 
 
 @asynccontextmanager

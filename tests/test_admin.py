@@ -19,7 +19,7 @@ from proxy import __version__, admin
 from proxy.authorize import LINK_LIFETIME_S
 from proxy.errors import REFUSALS, Refusal, StoreUnavailable
 from proxy.facts import AdminLoggedIn, LinkCreated, StoreFailed, StoreRecovered
-from proxy.model import GrantState, Outcome, Preset
+from proxy.model import GrantState, Outcome, Policy, Preset
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, Sandbox
 from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy, until
 from tests.operator_browser import OWN_PAGE, Markup, ask, logged_in, shown_text
@@ -123,7 +123,7 @@ async def test_metrics_count_requests_by_tenant_and_outcome(proxy: Proxy) -> Non
     """Answers and refusals are told apart, and so are tenants."""
     for path in ("/acme/v2/employees", "/acme/v1/companies", "/globex/v2/employees"):
         assert (await proxy.get(path)).status == 200
-    await proxy.add_tenant("initech", preset=Preset.READ_ONLY)
+    await proxy.add_tenant("initech", policy=Policy(Preset.READ_ONLY))
     assert (await proxy.call("POST", "/initech/v1/vendors")).status == 403
     assert (await proxy.get("/initech/v2/employees")).status == 503
     found = await metrics(proxy)
@@ -225,7 +225,7 @@ async def test_tenants_are_listed_with_the_documented_fields(proxy: Proxy) -> No
     await proxy.add_tenant(
         "initech",
         enabled=False,
-        preset=Preset.EXPORTS,
+        policy=Policy(Preset.EXPORTS),
         hosts=("initech.internal",),
         networks=("10.7.0.0/16",),
         legacy_keys=("0123456789abcdef" * 4,),

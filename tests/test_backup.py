@@ -8,7 +8,7 @@ import pytest
 
 from proxy import backup, lifecycle, pairs
 from proxy.backup import BackupError
-from proxy.model import ROUTE_FIELDS, Grant, GrantState, Outcome, Preset, Secret, Tenant
+from proxy.model import ROUTE_FIELDS, Grant, GrantState, Outcome, Policy, Preset, Secret, Tenant, Unblocked
 from proxy.oauth import TokenPair
 from proxy.pairs import Lifetimes
 from proxy.store import Content
@@ -16,11 +16,15 @@ from proxy.vault import Vault, new_key_line
 
 VAULT = Vault(Secret(new_key_line("k1")))
 COMPANY = "0a0ac3e0-5b1d-4c1e-9f53-6d1f6f3a7c01"
+POLICY = Policy(
+    Preset.EXPORTS, ("GET /v1/a",), ("* /b",), (Unblocked.INSTALLATION,), ("::1/128",), False, 60, 4, 1000
+)
 TENANT = Tenant(
     "acme",
     COMPANY,
     enabled=False,
-    preset=Preset.EXPORTS,
+    policy=POLICY,
+    trial=Policy(),
     **{field: (f"{field} 1", f"{field} 2") for field in ROUTE_FIELDS},
 )
 

@@ -36,6 +36,7 @@ CONTRACT = {
     "connect",
     *(f"tenants {name}" for name in ("add", "set", "list", "show", "remove", "enable", "disable", "apply")),
     *(f"grants {name}" for name in ("list", "show", "refresh", "revoke")),
+    *(f"policy {name}" for name in ("show", "set", "promote", "discard")),
     *(f"keys {name}" for name in ("generate", "list", "rotate")),
     "backup",
     "restore",
@@ -100,7 +101,7 @@ def stored_bytes(ours: Cli) -> bytes:
 
 def test_every_command_of_the_contract_is_there() -> None:
     """The command line has the commands that are promised, and none that is not."""
-    groups = {"tenants", "grants", "keys"}
+    groups = {"tenants", "policy", "grants", "keys"}
     assert {" ".join(words) for words in commands(cli)} - groups == CONTRACT
 
 
@@ -605,9 +606,9 @@ def test_apply_makes_the_store_match_and_prints_the_difference(ours: Cli, tmp_pa
     dry = ours.done("tenants", "apply", str(file), "--dry-run", environ=environ)
     difference = [
         "- gone",
-        "~ acme: preset full -> read-only",
         "~ acme: hosts old.internal -> acme.internal",
         "~ acme: certificates none -> san:dns:erp.internal",
+        "~ acme: preset full -> read-only",
         "~ acme: legacy_keys 0 -> 1",
         "~ acme: shared_keys 0 -> 1",
         "+ globex: path: /globex, header: X-Pleo-Tenant: globex, network: 10.20.0.0/16; preset full",
@@ -895,3 +896,125 @@ def test_serve_refuses_a_key_ring_that_does_not_fit(
     assert item in line
     assert ring.strip().partition(":")[2] not in line
     assert path.exists() is (text is not None), "nothing is generated beside a sealed store"
+
+
+# --- policies
+
+
+def test_a_policy_is_tried_out_and_then_enforced(ours: Cli) -> None:
+    """A trial begins as the policy in force, is changed alone, and takes its place when it is promoted."""
+    ours.done("tenants", "add", "acme", "--preset", "exports")
+    ours.done("policy", "set", "acme", "--deny", "GET /v1/companies", "--rate", "60")
+    report = ours.done("policy", "set", "acme", "--report", "--preset", "read-only", "--body-size", "64 KiB")
+    assert report.out == (
+        "On trial: see policy.would_refuse in the log. Next: pleo-proxy policy promote acme\n"
+    )
+    shown = ours.done("policy", "show", "acme", "--json").json()
+    in_force = {
+        "preset": "exports",
+        "allow": [],
+        "deny": ["GET /v1/companies"],
+        "unblock": [],
+        "callers": [],
+        "pin_company": True,
+        "requests_per_minute": 60,
+        "concurrency": None,
+        "body_bytes": None,
+    }
+    trial = {**in_force, "preset": "read-only", "body_bytes": 65536}
+    assert shown == {"tenant": "acme", **in_force, "trial": trial}
+    assert "preset exports -> read-only, body_bytes none -> 65536" in " ".join(
+        ours.done("policy", "show", "acme").out.split()
+    )
+
+    ours.done("policy", "promote", "acme")
+    assert ours.done("policy", "show", "acme", "--json").json() == {"tenant": "acme", **trial, "trial": None}
+    assert ours.listed("tenants", "list")["acme"]["preset"] == "read-only"
+
+
+def test_a_trial_can_be_discarded(ours: Cli) -> None:
+    """The policy in force stays as it was, and there is nothing more to promote or discard."""
+    ours.done("tenants", "add", "acme")
+    ours.done("policy", "set", "acme", "--report", "--no-pin-company", "--callers", "10.0.0.0/8")
+    ours.done("policy", "discard", "acme")
+    assert ours.done("policy", "show", "acme", "--json").json()["trial"] is None
+    for command in ("promote", "discard"):
+        line = ours("policy", command, "acme").refusal()
+        assert "no policy on trial; begin with `pleo-proxy policy set acme --report" in line
+
+
+def test_fields_of_a_policy_are_replaced_and_cleared(ours: Cli) -> None:
+    """What is given replaces what was there, all else stays, and --clear empties."""
+    ours.done("tenants", "add", "acme")
+    ours.done(
+        *("policy", "set", "acme", "--allow", "GET /v1/a", "--allow", "GET /v1/b", "--concurrency", "3"),
+        *("--unblock", "installation", "--callers", "10.0.0.0/8"),
+    )
+    ours.done("policy", "set", "acme", "--allow", "GET /v1/c", "--clear", "concurrency", "--clear", "callers")
+    shown = ours.done("policy", "show", "acme", "--json").json()
+    assert (shown["allow"], shown["unblock"]) == (["GET /v1/c"], ["installation"])
+    assert (shown["concurrency"], shown["callers"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("set", "acme"), "nothing to change; give at least one option"),
+        (("set", "acme", "--deny", "GET"), "rule 'GET' is not METHODS PATH"),
+        (("set", "acme", "--rate", "0"), "requests_per_minute 0 must be at least 1"),
+        (("set", "acme", "--body-size", "much"), "'much': must be bytes, or a whole number of KiB"),
+        (("set", "acme", "--callers", "10.0.0.1/8"), "'10.0.0.1/8' is not in CIDR notation"),
+        (("set", "acme", "--unblock", "everything"), "'everything' is not one of"),
+        (("set", "globex", "--rate", "5"), "globex"),
+        (("show", "globex"), "globex"),
+    ],
+)
+def test_a_policy_that_cannot_be_had_changes_nothing(
+    ours: Cli, arguments: tuple[str, ...], told: str
+) -> None:
+    """The refusal names what is wrong, and the policy stays."""
+    ours.done("tenants", "add", "acme")
+    before = ours.done("policy", "show", "acme", "--json").json()
+    assert told in ours("policy", *arguments).refusal()
+    assert ours.done("policy", "show", "acme", "--json").json() == before
+
+
+def test_pleos_ceiling_holds_for_policies_and_files(tmp_path: Path) -> None:
+    """In production no tenant gets more than 600 requests a minute, by command or by file."""
+    config = write_config(tmp_path)
+    text = re.sub(r"(?m)^(api|authorize|token)_url.*\n", "", config.read_text())
+    config.write_text(text.replace('environment = "custom"', 'environment = "production"'))
+    ours = Cli(config)
+    ours.done("tenants", "add", "acme")
+    assert "601 is more than the 600" in ours("policy", "set", "acme", "--rate", "601").refusal()
+    file = tmp_path / "tenants.toml"
+    file.write_text('[[tenant]]\nname = "acme"\npolicy = { requests_per_minute = 601 }\n')
+    assert "601 is more than the 600" in ours("tenants", "apply", str(file)).refusal()
+
+
+def test_apply_takes_policies(ours: Cli, tmp_path: Path) -> None:
+    """A file gives policy and trial, prints what changes, and a second apply has nothing to do."""
+    file = tmp_path / "tenants.toml"
+    file.write_text("""
+[[tenant]]
+name = "acme"
+preset = "exports"
+policy = { deny = "GET /v1/companies", unblock = "subscription-secret", body_bytes = "1 MiB" }
+trial = { preset = "read-only", pin_company = false }
+""")
+    ours.done("tenants", "add", "acme")
+    trial = [
+        "preset exports -> read-only",
+        "deny GET /v1/companies -> none",
+        "unblock subscription-secret -> none",
+        "pin_company True -> False",
+        "body_bytes 1048576 -> none",
+    ]
+    assert ours.done("tenants", "apply", str(file)).out.splitlines() == [
+        "~ acme: preset full -> exports",
+        "~ acme: deny none -> GET /v1/companies",
+        "~ acme: unblock none -> subscription-secret",
+        "~ acme: body_bytes none -> 1048576",
+        f"~ acme: trial: {', '.join(trial)}",
+    ]
+    assert ours.done("tenants", "apply", str(file)).out == "Nothing to change.\n"

@@ -33,7 +33,7 @@ from proxy.config import (
     warnings,
 )
 from proxy.errors import ConfigurationError, UsageError
-from proxy.model import Origin, Preset, Secret
+from proxy.model import Origin, Policy, Preset, Secret
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "example.toml"
@@ -936,7 +936,12 @@ def test_the_tenants_example_loads() -> None:
             hosts=("globex.pleo-proxy.internal",),
             networks=("10.20.0.0/16", "fd00:20::/64"),
             legacy_keys=(Secret(PLANTED),),
-            preset=Preset.READ_ONLY,
+            policy=Policy(
+                Preset.READ_ONLY,
+                deny=("* /v1/installations/**",),
+                callers=("10.20.0.0/16",),
+                requests_per_minute=120,
+            ),
             enabled=True,
         ),
     ]

@@ -24,6 +24,7 @@ from proxy.facts import ConsentFailed, GrantConnected, GrantNeedsReauth, LinkOpe
 from proxy.model import (
     Grant,
     GrantState,
+    Policy,
     Preset,
     Secret,
     Tenant,
@@ -558,7 +559,7 @@ async def test_fewer_scopes_than_asked_connect_and_are_reported(proxy: Proxy, un
 async def test_a_reconnection_restores_service_and_leaves_routes_and_policy(proxy: Proxy) -> None:
     """After a revocation a new consent serves at once, under the old routes and with a higher generation."""
     kept = await proxy.add_tenant(
-        "acme", company=COMPANIES["acme"], preset=Preset.READ_ONLY, hosts=("acme.pleo.internal",)
+        "acme", company=COMPANIES["acme"], policy=Policy(Preset.READ_ONLY), hosts=("acme.pleo.internal",)
     )
     proxy.pleo.revoke("acme")
     assert (await proxy.get("/acme/v2/employees")).status in (401, 503)

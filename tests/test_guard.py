@@ -46,6 +46,8 @@ def test_the_authority_is_the_hosts(host: str) -> None:
     "host",
     [
         pytest.param(b"", id="empty"),
+        pytest.param(b".", id="only-dots"),
+        pytest.param(b"..:80", id="only-dots-and-a-port"),
         pytest.param(b"a b", id="space"),
         pytest.param(b"a/b", id="slash"),
         pytest.param(b"user@a", id="userinfo"),
@@ -164,7 +166,6 @@ def test_a_name_is_let_in_only_if_configured(name: str) -> None:
         pytest.param("0x7f000001", id="address-in-hex"),
         pytest.param("127.1", id="short-address"),
         pytest.param("0177.0.0.1", id="octal-address"),
-        pytest.param("", id="only-dots"),
         pytest.param(":", id="no-address-in-brackets"),
     ],
 )

@@ -22,7 +22,7 @@ from proxy.cli import cli
 from proxy.config.mistakes import keys_of
 from proxy.config.settings import Settings
 from proxy.errors import REFUSALS
-from proxy.facts import Fact, Refreshed, RefreshFailed, RequestFinished
+from proxy.facts import Fact, PolicyWouldRefuse, Refreshed, RefreshFailed, RequestFinished
 from proxy.model import Outcome
 from proxy.telemetry.metrics import Metrics
 from tests.command import subcommands
@@ -47,6 +47,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "certificates",
         "credentials",
         "policy",
+        "pin",
         "oauth",
         "vault",
         "lifecycle",
@@ -64,8 +65,9 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "intake",
         "response",
         "pairs",
+        "rates",
     ),
-    ("tenants", "listing", "recovery", "refresher", "tokens", "authorize", "rotation", "backup"),
+    ("tenants", "admission", "listing", "recovery", "refresher", "tokens", "authorize", "rotation", "backup"),
     ("exchange",),
     ("door", "unix_socket", "entrance", "listener", "telemetry", "admin"),
     ("wiring", "app", "workers"),
@@ -591,6 +593,7 @@ def exposed_metrics() -> dict[str, tuple[str, set[str]]]:
         request,
         Refreshed("acme", 2, 900, 1, 0, "00"),
         RefreshFailed("acme", 2, Outcome.UNKNOWN, "timeout", 1, None),
+        PolicyWouldRefuse("1", "acme", "GET", "/", "::1", "rate", "too many"),
     ):
         metrics(fact)
     text = metrics.render().decode()

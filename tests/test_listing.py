@@ -11,6 +11,7 @@ from proxy.model import (
     Grant,
     GrantState,
     Outcome,
+    Policy,
     Preset,
     Sealed,
     Tenant,
@@ -19,7 +20,7 @@ from proxy.model import (
 ACME = Tenant(
     "acme",
     company="c-1",
-    preset=Preset.EXPORTS,
+    policy=Policy(Preset.EXPORTS),
     hosts=("acme.example",),
     networks=("10.0.0.0/8",),
     legacy_keys=("0123456789abcdef" * 4,),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import StoreUnavailable
-from proxy.model import Preset, Secret
+from proxy.model import Policy, Preset, Secret
 from proxy.sandbox import API_KEYS, COMPANIES, ApiFault, Sandbox, TokenFault, fingerprint
 from proxy.tenants import hash_legacy_key
 from tests.harness import ADMIN_TOKEN, Proxy, free_port, running_proxy, until
@@ -193,7 +193,7 @@ async def test_a_disabled_tenant_is_refused_and_keeps_its_grant(proxy: Proxy) ->
 
 async def test_a_presets_limits_hold(proxy: Proxy) -> None:
     """A read-only tenant may read and search, and not write; the blocked endpoint is blocked for all."""
-    await proxy.add_tenant("acme", company=ACME, preset=Preset.READ_ONLY)
+    await proxy.add_tenant("acme", company=ACME, policy=Policy(Preset.READ_ONLY))
     assert (await proxy.get("/acme/v2/employees")).status == 200
     assert (await proxy.call("POST", "/acme/v1/accounting-entries:search", data=b"{}")).status == 200
     refused = await proxy.call("POST", "/acme/v1/vendors", data=b"{}")
@@ -284,7 +284,9 @@ async def test_a_caller_that_leaves_does_not_cancel_the_refresh(proxy: Proxy) ->
 
 async def test_a_dead_grant_is_answered_at_once_and_heals_by_reconnecting(proxy: Proxy) -> None:
     """After Pleo ended a grant its calls get 503 with a reconnect link; others go on; a consent heals it."""
-    await proxy.add_tenant("globex", company=GLOBEX, preset=Preset.READ_ONLY, hosts=("globex.internal",))
+    await proxy.add_tenant(
+        "globex", company=GLOBEX, policy=Policy(Preset.READ_ONLY), hosts=("globex.internal",)
+    )
     proxy.pleo.revoke("globex")
     first = await proxy.get("/globex/v2/employees")
     assert first.status == 503
@@ -307,7 +309,7 @@ async def test_a_dead_grant_is_answered_at_once_and_heals_by_reconnecting(proxy:
     assert (await proxy.connect("globex")).status == 200
     assert (await proxy.get("/globex/v2/employees")).status == 200
     tenant = (await proxy.app.store.tenants())["globex"]
-    assert (tenant.preset, tenant.hosts) == (Preset.READ_ONLY, ("globex.internal",))
+    assert (tenant.policy.preset, tenant.hosts) == (Preset.READ_ONLY, ("globex.internal",))
 
 
 async def test_a_lost_answer_is_reported_as_such(proxy: Proxy) -> None:

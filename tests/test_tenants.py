@@ -24,7 +24,7 @@ from proxy.errors import (
     TenantUnknown,
 )
 from proxy.headers import Fields, Headers
-from proxy.model import Preset, Secret, Tenant
+from proxy.model import Policy, Preset, Secret, Tenant
 from proxy.target import parse
 from proxy.tenants import Directory, Resolved, check_together, checked, hash_legacy_key
 
@@ -70,7 +70,7 @@ def test_the_canonical_form() -> None:
         "acme",
         company=f" {COMPANY.upper()} ",
         enabled=False,
-        preset=Preset.EXPORTS,
+        policy=Policy(Preset.EXPORTS),
         hosts=("Acme.Example.", " acme.example", "b.example"),
         networks=(" 10.0.0.0/255.0.0.0", "10.0.0.0/8", "192.0.2.1", "2001:DB8:0::/32"),
         legacy_keys=("k1", "k2", "k1"),
@@ -80,7 +80,7 @@ def test_the_canonical_form() -> None:
         "acme",
         company=COMPANY,
         enabled=False,
-        preset=Preset.EXPORTS,
+        policy=Policy(Preset.EXPORTS),
         hosts=("acme.example", "b.example"),
         networks=("10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"),
         legacy_keys=("k1", "k2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -265,3 +266,21 @@ async def test_a_start_that_fails_in_the_workers_ends_all(prepared: Prepared, tm
     async with started(*arguments, folder=tmp_path / "run", environ=broken) as process:
         assert await process.ended() == 1
         assert "cannot be read as PEM certificates" in process.err
+
+
+async def test_workers_share_what_a_tenant_may_send(prepared: Prepared) -> None:
+    """Whichever worker a request comes to, all of them together let in what the policy says."""
+    async with serving(prepared) as serve:
+        await serve.command("policy", "set", "acme", "--rate", "50")
+        await until(lambda: len(tenants_loaded(serve)) == WORKERS)
+        statuses = [await serve.get("/acme/v2/employees?limit=1") for _ in range(30)]
+        # Ten at once, and one more each 1.2 s.
+        assert 10 <= statuses.count(200) <= 14, statuses
+        assert statuses.count(200) + statuses.count(429) == 30
+        await serve.stop()
+
+
+def tenants_loaded(serve: Serving) -> set[int]:
+    """The workers that have taken up a change of tenants since the start."""
+    lines = [json.loads(line) for line in serve.process.out.splitlines() if '"tenants.loaded"' in line]
+    return {line["worker"] for line in lines if line["changed"]}

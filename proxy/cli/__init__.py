@@ -39,6 +39,12 @@ def _tenants() -> tuple[click.Command, ...]:
     return (tenants.tenants,)
 
 
+def _policy() -> tuple[click.Command, ...]:
+    from proxy.cli import policy  # noqa: PLC0415 - see _LOADERS
+
+    return (policy.policy,)
+
+
 def _grants() -> tuple[click.Command, ...]:
     from proxy.cli import grants  # noqa: PLC0415 - see _LOADERS
 
@@ -69,6 +75,7 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "demo": _demo,
     "sandbox": _sandbox,
     "tenants": _tenants,
+    "policy": _policy,
     "connect": _grants,
     "grants": _grants,
     "keys": _keys,

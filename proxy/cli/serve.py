@@ -111,6 +111,7 @@ async def _serve_with_others(
             stack=stack,
             worker=number,
             unix_sockets=sockets,
+            rates=counts / "rates",
         )
         spare_the_collector()
         ready.send(True)

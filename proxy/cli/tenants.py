@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import click
 
 from proxy import listing
-from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
+from proxy.cli.inputs import config_option, json_option, with_store
 from proxy.cli.output import print_record, print_rows, warn_of_arguments
+from proxy.cli.policy import known, policy_changes, shown
 from proxy.config import Settings, TenantEntry, load_tenants_file
 from proxy.credentials import hash_shared_key
 from proxy.errors import TenantError
@@ -99,6 +100,14 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
+def _changed(tenant: Tenant, given: dict[str, Any]) -> Tenant:
+    """The tenant with the fields that were named; the preset is part of its policy."""
+    fields = dict(given)
+    if (preset := fields.pop("preset", None)) is not None:
+        fields["policy"] = replace(tenant.policy, preset=preset)
+    return checked(replace(tenant, **fields))
+
+
 def _hashed(given: Iterable[str], hash_key: Callable[[Secret], str], option: str) -> tuple[str, ...]:
     """Keys as they are stored; ``-`` stands for a line of standard input."""
     texts = [sys.stdin.readline().strip() if key == "-" else key for key in given]
@@ -126,7 +135,7 @@ def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: A
             raise TenantError(
                 f"tenant {name!r} exists already; change it with `pleo-proxy tenants set {name}`"
             )
-        return _together({**stored, name: checked(Tenant(name, **given))})
+        return _together({**stored, name: _changed(Tenant(name), given)})
 
     with_store(config_path, lambda store, _: store.edit_tenants(edit))
     click.echo(f"Added tenant {name}. Next: pleo-proxy connect {name}")
@@ -155,7 +164,7 @@ def set_(
         grants = await store.grants()
 
         def edit(stored: Tenants) -> Tenants:
-            changed = checked(replace(_known(stored, name), **given))
+            changed = _changed(known(stored, name), given)
             _check_company(changed, grants)
             return _together({**stored, name: changed})
 
@@ -187,7 +196,7 @@ def show(name: str, config_path: Path | None, *, as_json: bool) -> None:
     """Show the tenant NAME."""
 
     async def work(store: Store, _settings: Settings) -> listing.Row:
-        tenant = _known(await store.tenants(), name)
+        tenant = known(await store.tenants(), name)
         return listing.tenants([tenant], await store.grants())[0]
 
     print_record(with_store(config_path, work), as_json=as_json)
@@ -200,7 +209,7 @@ def remove(name: str, config_path: Path | None) -> None:
     """Remove the tenant NAME and erase its grant; connecting it again needs a new consent."""
 
     def edit(stored: Tenants) -> Tenants:
-        gone = _known(stored, name)
+        gone = known(stored, name)
         return {other: tenant for other, tenant in stored.items() if tenant is not gone}
 
     with_store(config_path, lambda store, _: store.edit_tenants(edit))
@@ -225,7 +234,7 @@ def disable(name: str, config_path: Path | None) -> None:
 
 def _switch(config_path: Path | None, name: str, *, enabled: bool) -> None:
     def edit(stored: Tenants) -> Tenants:
-        return {**stored, name: replace(_known(stored, name), enabled=enabled)}
+        return {**stored, name: replace(known(stored, name), enabled=enabled)}
 
     with_store(config_path, lambda store, _: store.edit_tenants(edit))
     click.echo(f"{'Enabled' if enabled else 'Disabled'} tenant {name}.")
@@ -243,11 +252,12 @@ def apply(file: Path, config_path: Path | None, *, dry_run: bool) -> None:
     """
     entries = load_tenants_file(file, os.environ)
 
-    async def work(store: Store, _settings: Settings) -> list[str]:
+    async def work(store: Store, settings: Settings) -> list[str]:
         grants = await store.grants()
+        ceiling = settings.rate_ceiling
 
         def edit(stored: Tenants) -> Tenants:
-            wanted = {entry.name: _from_entry(entry, stored.get(entry.name)) for entry in entries}
+            wanted = {entry.name: _from_entry(entry, stored.get(entry.name), ceiling) for entry in entries}
             for tenant in wanted.values():
                 _check_company(tenant, grants)
             return _together(wanted)
@@ -272,32 +282,27 @@ def apply(file: Path, config_path: Path | None, *, dry_run: bool) -> None:
         click.echo("Nothing was changed (--dry-run).")
 
 
-def _from_entry(entry: TenantEntry, stored: Tenant | None) -> Tenant:
+def _from_entry(entry: TenantEntry, stored: Tenant | None, ceiling: int | None) -> Tenant:
     return checked(
         Tenant(
             entry.name,
             company=entry.company or (stored.company if stored is not None else None),
             enabled=entry.enabled,
-            preset=entry.preset,
+            policy=entry.policy,
+            trial=entry.trial,
             hosts=entry.hosts,
             networks=entry.networks,
             legacy_keys=tuple(hash_legacy_key(key) for key in entry.legacy_keys),
             certificates=entry.certificates,
             shared_keys=tuple(hash_shared_key(key) for key in entry.shared_keys),
-        )
+        ),
+        ceiling=ceiling,
     )
 
 
 def _together(wanted: Tenants) -> Tenants:
     check_together(wanted)
     return wanted
-
-
-def _known(stored: Tenants, name: str) -> Tenant:
-    tenant = stored.get(name)
-    if tenant is None:
-        raise unknown_tenant(name, stored)
-    return tenant
 
 
 def _check_company(tenant: Tenant, grants: Mapping[str, Grant]) -> None:
@@ -314,7 +319,9 @@ def _difference(before: Tenants, after: Tenants) -> list[str]:
     for name, tenant in sorted(after.items()):
         old = before.get(name)
         if old is None:
-            lines.append(f"+ {name}: {', '.join(listing.routes(tenant))}; preset {tenant.preset.value}")
+            lines.append(
+                f"+ {name}: {', '.join(listing.routes(tenant))}; preset {tenant.policy.preset.value}"
+            )
         elif old != tenant:
             lines += [f"~ {name}: {change}" for change in _changes(old, tenant)]
     return lines
@@ -322,16 +329,18 @@ def _difference(before: Tenants, after: Tenants) -> list[str]:
 
 def _changes(old: Tenant, new: Tenant) -> list[str]:
     changes = []
-    for field in ("company", "enabled", "preset", "hosts", "networks", "certificates"):
+    for field in ("company", "enabled", "hosts", "networks", "certificates"):
         was, becomes = getattr(old, field), getattr(new, field)
         if was != becomes:
-            changes.append(f"{field} {_shown(was)} -> {_shown(becomes)}")
+            changes.append(f"{field} {shown(was)} -> {shown(becomes)}")
+    changes += policy_changes(old.policy, new.policy)
+    if old.trial != new.trial:
+        tried = (
+            "none" if new.trial is None else ", ".join(policy_changes(new.policy, new.trial)) or "the same"
+        )
+        changes.append(f"trial: {tried}")
     for field in ("legacy_keys", "shared_keys"):
         was, becomes = getattr(old, field), getattr(new, field)
         if was != becomes:
             changes.append(f"{field} {len(was)} -> {len(becomes)}")
     return changes
-
-
-def _shown(value: object) -> str:
-    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

@@ -83,8 +83,8 @@ def _sign_on_warnings(settings: Settings) -> list[str]:
 
 
 _NAMES_ITSELF = (
-    "admin.sso_proxies: every program on this machine can name itself a user; make sure that no other users are "
-    "on it, or let the authenticating proxy connect from an address of its own"
+    "admin.sso_proxies: every program on this machine can name itself a user; make sure that no other users "
+    "are on it, or let the authenticating proxy connect from an address of its own"
 )
 
 

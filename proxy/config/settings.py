@@ -8,8 +8,13 @@ from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
 from proxy.config.sections import ENDPOINTS, Endpoints, Listen, Log, Pleo, Section, Store, Vault
 from proxy.config.tuning import Limits, Refresh
-from proxy.config.values import origin_of
+from proxy.config.values import Rule, origin_of
 from proxy.model import Origin
+
+PLEO_CEILING = 600
+"""Requests a minute beyond which Pleo answers 429."""
+PLEO_ADVICE = 500
+"""What Pleo advises to stay below."""
 
 
 class Settings(Section):
@@ -31,6 +36,28 @@ class Settings(Section):
         if store is None or "keys" in vault.model_fields_set:
             return vault
         return Vault(keys=FileRef(store.state_dir / "keys"))
+
+    @field_validator("limits")
+    @classmethod
+    def _rate_is_within_pleos(cls, limits: Limits, info: ValidationInfo) -> Limits:
+        pleo: Pleo | None = info.data.get("pleo")
+        rate = limits.tenant_requests_per_minute
+        if pleo is not None and pleo.environment != "custom" and rate is not None and rate > PLEO_CEILING:
+            raise Rule(
+                f"tenant_requests_per_minute must not exceed the {PLEO_CEILING} that Pleo takes; lower it"
+            )
+        return limits
+
+    @property
+    def rate_ceiling(self) -> int | None:
+        """Requests that Pleo takes in a minute, where that is known."""
+        return None if self.pleo.environment == "custom" else PLEO_CEILING
+
+    @property
+    def tenant_requests_per_minute(self) -> int | None:
+        """What a tenant may send in a minute if its policy says nothing; ``None`` for any number."""
+        default = None if self.pleo.environment == "custom" else PLEO_ADVICE
+        return self.limits.tenant_requests_per_minute or default
 
     @property
     def endpoints(self) -> Endpoints:

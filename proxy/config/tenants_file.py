@@ -18,9 +18,11 @@ from proxy.config.loading import read_toml
 from proxy.config.mistakes import lines
 from proxy.config.secret_refs import OpenedSecret
 from proxy.config.sections import Section
-from proxy.config.values import Kind, Text, as_list
+from proxy.config.values import Count, Kind, Size, Text, as_list
 from proxy.errors import ConfigurationError
-from proxy.model import Preset, Secret
+from proxy.model import Policy, Preset, Secret, Unblocked
+
+_AS_BY_DEFAULT = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class TenantEntry:
     legacy_keys: tuple[Secret, ...] = ()
     certificates: tuple[str, ...] = ()
     shared_keys: tuple[Secret, ...] = ()
-    preset: Preset = Preset.FULL
+    policy: Policy = _AS_BY_DEFAULT
+    trial: Policy | None = None
     enabled: bool = True
 
 
@@ -44,6 +47,23 @@ _Secrets = Annotated[
     BeforeValidator(lambda value: [value] if isinstance(value, str | dict) else value),
     Kind("secret, or a list", secret=True),
 ]
+
+
+class _Policy(Section):
+    allow: _Texts = ()
+    deny: _Texts = ()
+    unblock: Annotated[
+        tuple[Unblocked, ...], BeforeValidator(as_list), Kind("text, or a list", many=True)
+    ] = ()
+    callers: _Texts = ()
+    pin_company: Annotated[bool, Field(strict=True), Kind("true or false")] = True
+    requests_per_minute: Count | None = None
+    concurrency: Count | None = None
+    body_bytes: Size | None = None
+
+
+class _Trial(_Policy):
+    preset: Annotated[Preset, Kind("text")] = Preset.FULL
 
 
 class _Table(Section):
@@ -56,6 +76,8 @@ class _Table(Section):
     shared_key: _Secrets = ()
     preset: Annotated[Preset, Kind("text")] = Preset.FULL
     enabled: Annotated[bool, Field(strict=True), Kind("true or false")] = True
+    policy: _Policy = _Policy()
+    trial: _Trial | None = None
 
 
 class _File(Section):
@@ -110,6 +132,7 @@ def _entry(table: _Table) -> TenantEntry:
         legacy_keys=table.legacy_key,
         certificates=table.certificate,
         shared_keys=table.shared_key,
-        preset=table.preset,
+        policy=Policy(table.preset, **table.policy.model_dump()),
+        trial=None if table.trial is None else Policy(**table.trial.model_dump()),
         enabled=table.enabled,
     )

@@ -153,6 +153,17 @@ class Limits(Section):
         description="Largest body that can be sent again; what memory does not hold is in a temporary file. "
         "As `body_bytes`, so that every accepted body can be.",
     )
+    tenant_requests_per_minute: Count | None = Field(
+        default=None,
+        description="Requests that each tenant may send in a minute, a fifth of them at once; a policy may "
+        "set another number for its tenant. Absent: 500 in `production` and `staging`, as Pleo advises, and "
+        "no limit in `custom`. Pleo takes 600, so more is refused there.",
+    )
+    tenant_concurrency: Count = Field(
+        default=512,
+        description="Requests of one tenant under way at one time, in each worker; a policy may set another "
+        "number. Half of `connections`, so that no tenant can take them all.",
+    )
     connections: Count = Field(
         default=1024,
         description="Connections of callers at one time, as nginx's `worker_connections` of many packages.",

@@ -232,13 +232,14 @@ async def _write_tenants(conn: Connection, before: Mapping[str, Tenant], after: 
     for tenant in changed:
         row = rows.row_of_tenant(tenant)
         await conn.execute(
-            "INSERT INTO tenants (name, company, enabled, preset) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (name) DO UPDATE"
-            " SET company = EXCLUDED.company, enabled = EXCLUDED.enabled, preset = EXCLUDED.preset",
+            "INSERT INTO tenants (name, company, enabled, policy, trial) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT (name) DO UPDATE SET company = EXCLUDED.company, enabled = EXCLUDED.enabled,"
+            " policy = EXCLUDED.policy, trial = EXCLUDED.trial",
             row["name"],
             row["company"],
             bool(row["enabled"]),
-            row["preset"],
+            row["policy"],
+            row["trial"],
         )
         for route in rows.routes_of(tenant):
             await _add_route(conn, tenant.name, *route)

@@ -82,6 +82,12 @@ _INITIAL = """
     );
 """
 
+_POLICIES = """
+    ALTER TABLE tenants ADD COLUMN policy TEXT NOT NULL DEFAULT '{}', ADD COLUMN trial TEXT;
+    UPDATE tenants SET policy = json_build_object('preset', preset)::text;
+    ALTER TABLE tenants DROP COLUMN preset;
+"""
+
 _ROUTES = """
     ALTER TABLE routes DROP CONSTRAINT routes_kind_check;
     DROP INDEX routes_claimed_once;
@@ -99,5 +105,10 @@ _SESSIONS = """
     );
 """
 
-STEPS = {"m001_initial": _INITIAL, "m003_routes": _ROUTES, "m004_sessions": _SESSIONS}
+STEPS = {
+    "m001_initial": _INITIAL,
+    "m002_policies": _POLICIES,
+    "m003_routes": _ROUTES,
+    "m004_sessions": _SESSIONS,
+}
 """Statements by the step's name, in the order in which they are applied."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeVar
+
+import orjson
 
 from proxy.errors import StoreUnavailable, TenantError
 from proxy.model import (
@@ -20,9 +23,11 @@ from proxy.model import (
     GrantState,
     Link,
     Outcome,
+    Policy,
     Preset,
     Role,
     Tenant,
+    Unblocked,
 )
 
 Row = dict[str, Any]
@@ -57,8 +62,31 @@ def row_of_tenant(tenant: Tenant) -> Row:
         "name": tenant.name,
         "company": tenant.company,
         "enabled": int(tenant.enabled),
-        "preset": tenant.preset.value,
+        "policy": policy_text(tenant.policy),
+        "trial": None if tenant.trial is None else policy_text(tenant.trial),
     }
+
+
+def policy_text(policy: Policy) -> str:
+    """A policy as JSON, without what is as by default."""
+    plain = {name: value for name, value in asdict(policy).items() if value != _DEFAULTS[name]}
+    return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
+
+
+@lru_cache(maxsize=1024)
+def policy_of(text: str) -> Policy:
+    """The policy of a text; policies that agree are one object, since most tenants have the same.
+
+    :raises StoreUnavailable: something in it is not known.
+    """
+    try:
+        given = orjson.loads(text)
+        lists = {name: tuple(value) for name, value in given.items() if isinstance(_DEFAULTS[name], tuple)}
+        preset = Preset(given.get("preset", _DEFAULTS["preset"]))
+        unblock = tuple(Unblocked(word) for word in given.get("unblock", ()))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise _unknown("a policy", text) from None
+    return Policy(**(given | lists | {"preset": preset, "unblock": unblock}))
 
 
 def tenant_of(row: Row, routes: Iterable[Row]) -> Tenant:
@@ -77,7 +105,8 @@ def tenant_of(row: Row, routes: Iterable[Row]) -> Tenant:
         name=name,
         company=row["company"],
         enabled=bool(row["enabled"]),
-        preset=_word(Preset, row["preset"], f"the preset of tenant {name}"),
+        policy=policy_of(row["policy"]),
+        trial=None if row["trial"] is None else policy_of(row["trial"]),
         **{field: tuple(routes) for field, routes in values.items()},
     )
 
@@ -87,6 +116,8 @@ def claimed_twice(tenant: str, kind: str, value: str) -> TenantError:
     what = f"a {kind.replace('_', ' ')}" if kind.endswith("_key") else f"{kind} {value}"
     return TenantError(f"tenant {tenant}: {what} is claimed twice: leave it to one tenant")
 
+
+_DEFAULTS = asdict(Policy())
 
 GRANT_COLUMNS = tuple(field.name for field in fields(Grant))
 """The columns of ``grants`` are the fields of a grant."""

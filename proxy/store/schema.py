@@ -83,6 +83,18 @@ def m001_initial(db: Database) -> None:
     )
 
 
+def m002_policies(db: Database) -> None:
+    """A tenant's policies, the one in force and the one on trial, as JSON; the preset is part of them."""
+    db.executescript(
+        """
+        ALTER TABLE tenants ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';
+        ALTER TABLE tenants ADD COLUMN trial TEXT;
+        UPDATE tenants SET policy = json_object('preset', preset);
+        ALTER TABLE tenants DROP COLUMN preset;
+        """
+    )
+
+
 def m003_routes(db: Database) -> None:
     """Certificates and shared keys beside the other routes, each of one tenant at most.
 
@@ -122,7 +134,7 @@ def m004_sessions(db: Database) -> None:
     )
 
 
-STEPS = (m001_initial, m003_routes, m004_sessions)
+STEPS = (m001_initial, m002_policies, m003_routes, m004_sessions)
 
 migrations = Migrations("pleo-proxy")
 for _step in STEPS:

@@ -199,8 +199,9 @@ def _write_tenants(db: Database, before: Mapping[str, Tenant], after: Mapping[st
     for tenant in changed:
         # Not INSERT OR REPLACE: it deletes the old row, and the grant with it.
         db.execute(
-            "INSERT INTO tenants (name, company, enabled, preset) VALUES (:name, :company, :enabled, :preset)"
-            " ON CONFLICT (name) DO UPDATE SET company = :company, enabled = :enabled, preset = :preset",
+            "INSERT INTO tenants (name, company, enabled, policy, trial)"
+            " VALUES (:name, :company, :enabled, :policy, :trial) ON CONFLICT (name) DO UPDATE"
+            " SET company = :company, enabled = :enabled, policy = :policy, trial = :trial",
             rows.row_of_tenant(tenant),
         )
         for route in rows.routes_of(tenant):

@@ -21,6 +21,7 @@ from proxy.facts import (
     AdminLoggedIn,
     AdminLoginFailed,
     Fact,
+    PolicyWouldRefuse,
     Refreshed,
     RefreshFailed,
     RequestFinished,
@@ -41,6 +42,7 @@ _REFRESHES = "pleo_proxy_refreshes"
 _RESPONSES = "pleo_proxy_upstream_responses"
 _THROTTLED = "pleo_proxy_upstream_throttled"
 _LOGINS = "pleo_proxy_admin_logins"
+_TRIALS = "pleo_proxy_policy_would_refuse"
 _SECONDS = "pleo_proxy_request_duration_seconds"
 _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
 _UNDER_WAY = "pleo_proxy_under_way"
@@ -55,6 +57,7 @@ _COUNTERS = {
     _REFRESHES: ("Token refreshes by outcome.", ("outcome",)),
     _LOGINS: ("Logins to the operator's pages and wrong tokens there, by outcome.", ("outcome",)),
     _RESPONSES: ("Answers of Pleo that were passed on, by class of status.", ("status_class",)),
+    _TRIALS: ("Requests that passed and that a policy on trial would refuse.", ("tenant", "rule")),
     _THROTTLED: ("Those with which Pleo asks for fewer requests, by status.", ("status",)),
 }
 _HISTOGRAMS = {
@@ -134,6 +137,8 @@ class Metrics:
                 self._add(_LOGINS, "refused")
             case AdminLockedOut():
                 self._add(_LOGINS, "locked_out")
+            case PolicyWouldRefuse():
+                self._add(_TRIALS, fact.tenant, fact.rule)
             case _:
                 pass
 

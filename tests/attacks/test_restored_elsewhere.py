@@ -64,7 +64,7 @@ async def test_without_the_keys_a_stolen_backup_is_nothing(
 async def test_with_the_keys_two_machines_end_each_others_grants_loudly(
     pleo: Sandbox, machines: list[Path], tmp_path: Path
 ) -> None:
-    """Only grants that the second one is asked for are touched, each loss is in a log, no data is mixed up."""
+    """Only grants that the second one is asked for are touched, each loss is logged, no data is mixed up."""
     first, second = machines
     backup = tmp_path / "backup"
     async with serving(first) as here:

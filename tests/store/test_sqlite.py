@@ -264,8 +264,9 @@ for line in sys.stdin:
             for process in processes:
                 assert process.stdout
                 assert process.stdout.readline() == "opened\n"
-            applied = query(tmp_path / str(attempt) / "proxy.db", "SELECT name FROM _sqlite_migrations")
-            assert applied == [(step.__name__,) for step in STEPS]
+            assert query(tmp_path / str(attempt) / "proxy.db", "SELECT name FROM _sqlite_migrations") == [
+                (step.__name__,) for step in STEPS
+            ]
 
 
 async def test_a_store_from_before_certificates_keeps_all_it_has(tmp_path: Path) -> None:
@@ -456,7 +457,10 @@ async def test_a_file_that_went_away_is_an_outage(
     [
         ("UPDATE grants SET state = 'exploded'", "the state of acme's grant is 'exploded'"),
         ("UPDATE grants SET last_outcome = 'odd'", "the last outcome of acme's grant is 'odd'"),
-        ("UPDATE tenants SET preset = 'all'", "the preset of tenant acme is 'all'"),
+        ("""UPDATE tenants SET policy = '{"preset":"all"}'""", 'a policy is \'{"preset":"all"}\''),
+        ("""UPDATE tenants SET trial = '{"unblock":["x"]}'""", "a policy is"),
+        ("""UPDATE tenants SET policy = '{"newer":1}'""", "a policy is"),
+        ("UPDATE tenants SET policy = 'full'", "a policy is 'full'"),
     ],
 )
 async def test_a_word_that_is_not_known_is_told_and_not_guessed(

@@ -19,9 +19,11 @@ from proxy.model import (
     GrantState,
     Link,
     Outcome,
+    Policy,
     Preset,
     Sealed,
     Tenant,
+    Unblocked,
 )
 from proxy.store import (
     LINK_KEPT_S,
@@ -110,13 +112,28 @@ async def test_a_new_store_is_empty(store: Store) -> None:
     assert await store.key_check() is None
 
 
+FULL_POLICY = Policy(
+    Preset.READ_ONLY,
+    allow=("GET /v1/**", "PUT,POST /v1/vendors"),
+    deny=("* /v1/subscriptions/**",),
+    unblock=tuple(Unblocked),
+    callers=("10.0.0.0/8", "::1/128"),
+    pin_company=False,
+    requests_per_minute=60,
+    concurrency=4,
+    body_bytes=1000,
+)
+"""No field as by default."""
+
+
 async def test_tenants_come_back_as_they_went_in(store: Store, open_again: Opener) -> None:
     """Every field survives, routes in their order, and tenants come in the order of their names."""
     full = Tenant(
         "zeta",
         company="4dd2b7c5-7c1e-4c39-9b1f-0d7a1c5f4a11",
         enabled=False,
-        preset=Preset.READ_ONLY,
+        policy=FULL_POLICY,
+        trial=Policy(pin_company=False),
         hosts=("z.example", "a.example"),
         networks=("10.0.0.0/8", "::1/128"),
         legacy_keys=("f" * 64, "0" * 64),
@@ -133,8 +150,16 @@ async def test_tenants_come_back_as_they_went_in(store: Store, open_again: Opene
 @pytest.mark.parametrize("preset", Preset)
 async def test_every_preset_can_be_stored(store: Store, preset: Preset) -> None:
     """No preset of the model is unknown to the store."""
-    await save(store, Tenant("acme", preset=preset))
-    assert (await store.tenants())["acme"].preset is preset
+    await save(store, Tenant("acme", policy=Policy(preset)))
+    assert (await store.tenants())["acme"].policy == Policy(preset)
+
+
+async def test_a_change_of_policy_alone_is_a_change(store: Store) -> None:
+    """Each of the two policies is written though nothing else of the tenant changed."""
+    await save(store, Tenant("acme"))
+    for changed in (Tenant("acme", trial=FULL_POLICY), Tenant("acme", policy=FULL_POLICY), Tenant("acme")):
+        await save(store, changed)
+        assert (await store.tenants())["acme"] == changed
 
 
 async def test_an_edit_sees_what_is_stored_and_changes_only_that(store: Store) -> None:
