@@ -6,9 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.admin.desk import TokenDesk, TooManyFailures
 from proxy.admin.lockout import MOST_OF_ALL, MOST_OF_ONE, WINDOW_S, Lockout
+from proxy.admin.token import AdminTokens, digest_of
+from proxy.facts import AdminLockedOut, AdminLoginFailed, Fact
+from proxy.model import Role, Secret
 
 NOW = 1_750_000_000.0
+RIGHT, WRONG = Secret("right"), Secret("wrong")
 
 
 def fail(lockout: Lockout, peer: str, times: int, *, at: float = NOW) -> None:
@@ -110,3 +115,39 @@ def test_what_is_remembered_is_bounded() -> None:
         lockout.succeeded(f"11.{number >> 8}.{number & 255}.1", NOW)
     assert len(lockout._of_one) == len(lockout._known) == 1024
     assert len(lockout._of_all) == MOST_OF_ALL
+
+
+def desk() -> tuple[TokenDesk, list[Fact]]:
+    """A desk with one right token, at a time that stands still, and what it reports."""
+    tokens, facts = AdminTokens(), list[Fact]()
+    tokens.take(Role.OPERATOR, digest_of(RIGHT))
+    return TokenDesk(tokens, facts.append, lambda: NOW), facts
+
+
+def test_a_lockout_is_reported_once() -> None:
+    """Ten wrong tokens are ten facts and one more; what is not looked at leaves none."""
+    at, facts = desk()
+    for _ in range(MOST_OF_ONE):
+        assert at.role_of(WRONG, peer="10.0.0.1", by="bearer") is None
+    for _ in range(3):
+        with pytest.raises(TooManyFailures) as caught:
+            at.role_of(RIGHT, peer="10.0.0.1", by="form")
+        assert caught.value.retry_after_s == 60
+    failure = AdminLoginFailed("bearer", "10.0.0.1")
+    assert facts == [failure] * MOST_OF_ONE + [AdminLockedOut("10.0.0.1", False, WINDOW_S)]
+
+
+def test_a_lockout_of_strangers_is_reported_once() -> None:
+    """Also where the last of the hundred came from an address that goes on, for its right token before."""
+    at, facts = desk()
+    assert at.role_of(RIGHT, peer="10.9.9.9", by="form") is Role.OPERATOR
+    for number in range(MOST_OF_ALL - 1):
+        at.role_of(WRONG, peer=f"10.0.{number}.1", by="bearer")
+    for _ in range(3):
+        assert at.role_of(WRONG, peer="10.9.9.9", by="bearer") is None
+    assert [fact for fact in facts if isinstance(fact, AdminLockedOut)] == [
+        AdminLockedOut("10.9.9.9", True, 0.0)
+    ]
+    with pytest.raises(TooManyFailures):
+        at.role_of(RIGHT, peer="10.1.1.1", by="bearer")
+    assert at.role_of(RIGHT, peer="10.9.9.9", by="bearer") is Role.OPERATOR

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from proxy.admin.sso import Identity, SingleSignOn
 from proxy.facts import AdminLoggedIn
 from proxy.model import Role
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy
-from tests.operator_browser import SESSION, Browser, shown_text
+from tests.operator_browser import SESSION, Browser, ask, shown_text
 
 HEADER = "X-Auth-Request-Email"
 SETTINGS: Mapping[str, Any] = {
@@ -174,6 +175,16 @@ async def test_a_header_from_elsewhere_is_ignored(pleo: Sandbox, tmp_path: Path)
         assert answer.status == 200
         assert "ann@example.com" not in shown_text(answer)
         assert eve.cookies == {}
+
+
+async def test_a_header_that_came_twice_is_ignored(pleo: Sandbox, tmp_path: Path) -> None:
+    """An authenticating proxy that adds its header to one that a browser sent names nobody."""
+    async with with_sso(pleo, tmp_path) as proxy:
+        twice = CIMultiDict([(HEADER, "ann@example.com"), (HEADER, "eve@evil.com")])
+        answer = await ask(proxy, "GET", "/login", headers=twice)
+        assert answer.status == 200
+        assert "example.com" not in shown_text(answer)
+        assert (await ask(proxy, "GET", "/login", headers={HEADER: "ann@example.com"})).status == 303
 
 
 async def test_without_the_setting_no_header_names_anybody(proxy: Proxy) -> None:

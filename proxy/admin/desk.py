@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Literal
 
 from proxy.admin.lockout import Lockout
@@ -15,7 +16,7 @@ class TooManyFailures(Exception):  # noqa: N818 - what happened, and no defect
 
     def __init__(self, retry_in_s: float) -> None:
         super().__init__("too many wrong tokens")
-        self.retry_after_s = max(1, round(retry_in_s + 0.5))
+        self.retry_after_s = ceil(retry_in_s)
         """For ``Retry-After``: whole seconds, and no less than it takes."""
 
 
