@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,14 @@ from tests.operator_browser import OWN_PAGE, SESSION, Browser, Markup, ask, logg
 VIEWER_TOKEN = "viewer-token-of-the-tests"
 CONNECT = "/tenants/acme/connect"
 API_CONNECT = "/api/v1/tenants/acme/connect"
+
+
+@pytest.fixture
+async def proxy(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
+    """A proxy with a tenant that nobody has connected yet."""
+    async with running_proxy(pleo, tmp_path) as running:
+        await running.add_tenant("acme")
+        yield running
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -125,6 +134,12 @@ async def test_no_page_of_another_site_logs_anybody_in(proxy: Proxy, headers: di
     assert answer.status == 403
     assert answer.header("Set-Cookie") is None
     assert not any(isinstance(fact, AdminLoggedIn) for fact in proxy.facts)
+
+
+async def test_no_page_means_no_login(proxy: Proxy) -> None:
+    """Where the browser says that no page was it, our own origin beside that makes it none of ours."""
+    headers = {"Sec-Fetch-Site": "none", "Origin": proxy.admin_url}
+    assert (await ask(proxy, "POST", "/login", headers=headers, data={"token": ADMIN_TOKEN})).status == 403
 
 
 @pytest.mark.parametrize("origin", ["null", "own", None])
