@@ -60,6 +60,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
 5. doors and sinks
 
+   * ``caller_tls``: TLS of a callers' listener, and its files
    * ``door``: the listening sockets
    * ``unix_socket``: a listening Unix socket and its file
    * ``entrance``: who comes in by a listening socket

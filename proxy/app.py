@@ -24,6 +24,7 @@ from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
 from proxy.admission import Admission
 from proxy.authorize import Authorize
+from proxy.caller_tls import CallerTls
 from proxy.config import Settings
 from proxy.door import Door
 from proxy.errors import StoreUnavailable
@@ -71,6 +72,7 @@ class App:
         self._clock = clock
         self._stack = stack
         self._doors: list[Door] = []
+        self._tls: list[CallerTls] = []
         self._store_down_since: float | None = None
         self._ready = False
         self._missing: set[tuple[str, str]] = set()
@@ -220,7 +222,10 @@ class App:
             sockets = wiring.unix_sockets(settings, self._stack.enter_context(ExitStack()))
         for listener in settings.listen.proxy:
             protocol = self.server.behind(wiring.entrance(settings, listener))
-            for door in wiring.doors(listener, protocol, sockets, reuse_port=self._worker is not None):
+            tls = wiring.caller_tls(listener, self._emit)
+            lock = None if tls is None else wiring.lock(settings, listener, tls, self._emit)
+            self._tls += [tls] if tls is not None else []
+            for door in wiring.doors(listener, protocol, sockets, lock, reuse_port=self._worker is not None):
                 self._stack.callback(door.close)
                 self._doors.append(door)
         self.proxy_addresses = tuple(wiring.shown(door.name) for door in self._doors)
@@ -233,6 +238,8 @@ class App:
         while True:
             await asyncio.sleep(_WATCH_S)
             try:
+                for tls in self._tls:
+                    tls.take_up_changes()
                 if await self.store.changed():
                     await self.reload()
                 await self.store.ping()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 
 _AT_ONCE = 256
 """Connections accepted in one turn, so that those who are in get their turn too."""
@@ -19,12 +21,32 @@ _OUT_OF_FILES_PAUSE_S = 0.5
 """Accepting again at once would only fail again; connections that end give descriptors back."""
 
 
+_GOODBYE_S = 2.0
+"""How long a caller may take to answer the end of TLS; nothing depends on whether it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """TLS at a door."""
+
+    context: Callable[[], ssl.SSLContext]
+    """What a new connection is secured with."""
+    handshake_s: float
+    most_at_once: int
+    """Handshakes under way; who comes when there are as many is cut off."""
+    failed: Callable[[str, str], None]
+    """Told the caller's address and what was wrong."""
+
+
 class Door:
     """One listening socket; made by :func:`open_doors`."""
 
-    def __init__(self, protocol: Callable[[], asyncio.Protocol], sock: socket.socket) -> None:
+    def __init__(
+        self, protocol: Callable[[], asyncio.Protocol], sock: socket.socket, lock: Lock | None = None
+    ) -> None:
         self._protocol = protocol
         self._socket = sock
+        self._lock = lock
         self._loop = asyncio.get_running_loop()
         self._entering: set[asyncio.Task[object]] = set()
         self._closed = False
@@ -44,8 +66,14 @@ class Door:
             self._socket.close()
 
     async def all_inside(self) -> None:
-        """Wait until who was accepted has a protocol, which whoever owns the protocols can then end."""
-        await asyncio.gather(*self._entering)
+        """Wait until who was accepted has a protocol, which whoever owns the protocols can then end.
+
+        Whose handshake is still under way is not waited for: it has asked for nothing yet.
+        """
+        if self._lock is not None:
+            for entering in self._entering:
+                entering.cancel()
+        await asyncio.gather(*self._entering, return_exceptions=True)
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -58,7 +86,13 @@ class Door:
                 self._loop.call_later(_OUT_OF_FILES_PAUSE_S, self._listen_again)
                 return
             connection.setblocking(False)
-            entering = self._loop.create_task(self._enter(connection))
+            if self._lock is None:
+                entering = self._loop.create_task(self._enter(connection))
+            elif len(self._entering) < self._lock.most_at_once:
+                entering = self._loop.create_task(self._unlock(connection, self._lock))
+            else:
+                connection.close()
+                continue
             self._entering.add(entering)
             entering.add_done_callback(self._entering.discard)
 
@@ -68,13 +102,44 @@ class Door:
         except OSError:  # the caller has left already
             connection.close()
 
+    async def _unlock(self, connection: socket.socket, lock: Lock) -> None:
+        name = connection.getpeername()
+        try:
+            await self._loop.connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=lock.context(),
+                ssl_handshake_timeout=lock.handshake_s,
+                ssl_shutdown_timeout=_GOODBYE_S,
+            )
+        except OSError as error:
+            connection.close()
+            lock.failed(str(name[0]), _fault(error))
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
     def _listen_again(self) -> None:
         if not self._closed:
             self._loop.add_reader(self._socket.fileno(), self._accept)
 
 
+def _fault(error: OSError) -> str:
+    """What went wrong in a handshake, in words that no caller has chosen."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "malformed"
+    if isinstance(error, ConnectionAbortedError | TimeoutError):
+        return "timeout"
+    return "left"
+
+
 def open_doors(
-    protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, reuse_port: bool
+    protocol: Callable[[], asyncio.Protocol],
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool,
+    lock: Lock | None = None,
 ) -> list[Door]:
     """Listen on every address that ``host`` stands for.
 
@@ -102,4 +167,4 @@ def open_doors(
         for sock in sockets:
             sock.close()
         raise
-    return [Door(protocol, sock) for sock in sockets]
+    return [Door(protocol, sock, lock) for sock in sockets]

@@ -11,6 +11,7 @@ from asyncio import BaseTransport
 from dataclasses import dataclass
 
 from proxy.arrival import Arrival, Networks, address_of
+from proxy.certificates import names_of
 from proxy.errors import PolicyRefused, Refusal
 
 _CREDENTIALS = struct.Struct("3i")
@@ -39,18 +40,20 @@ class Entrance:
     trusted: Networks | None = None
     """Proxies that are believed what they say of callers; ``None`` if there are none."""
     peers: Peers = Peers()
+    tls: bool = False
 
     def arrival(self, transport: BaseTransport) -> tuple[Arrival, Refusal | None]:
         """Who has connected, and why it is not served, if it is not."""
         name = transport.get_extra_info("peername")
         if not isinstance(name, tuple):
             return self._of_this_machine(transport)
-        caller = str(name[0])
-        if self.trusted is None:
-            return Arrival(caller, listener=self.tenant), None
-        address = address_of(caller)
-        trusted = self.trusted if address is not None and address in self.trusted else None
-        return Arrival(caller, listener=self.tenant, trusted=trusted), None
+        arrival = Arrival(str(name[0]), listener=self.tenant)
+        if self.tls:
+            arrival = arrival._replace(scheme="https", certificate=_certificate(transport))
+        address = None if self.trusted is None else address_of(arrival.caller)
+        if self.trusted is not None and address is not None and address in self.trusted:
+            arrival = arrival._replace(trusted=self.trusted)
+        return arrival, None
 
     def _of_this_machine(self, transport: BaseTransport) -> tuple[Arrival, Refusal | None]:
         pid, uid, gid = _credentials(transport)
@@ -60,6 +63,13 @@ class Entrance:
                 f"uid {uid} with gid {gid} is not among the peers of this listener (listen.proxy)"
             )
         return Arrival(f"uid:{uid} pid:{pid}", listener=self.tenant), refusal
+
+
+def _certificate(transport: BaseTransport) -> tuple[str, ...]:
+    """Names of the certificate that the caller has shown, and that TLS has found valid."""
+    secured = transport.get_extra_info("ssl_object")
+    der = None if secured is None else secured.getpeercert(binary_form=True)
+    return () if der is None else names_of(der)
 
 
 def _credentials(transport: BaseTransport) -> tuple[int, int, int]:

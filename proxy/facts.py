@@ -395,6 +395,35 @@ class TenantsLoaded(Fact):
 
 
 @dataclass(slots=True)
+class HandshakeFailed(Fact):
+    """A caller connected to a listener with TLS, and no connection came of it."""
+
+    event: ClassVar[str] = "tls.handshake_failed"
+    listener: str
+    caller: str
+    reason: str
+    """OpenSSL's name of the fault, such as ``CERTIFICATE_VERIFY_FAILED``, or ``timeout``, or ``left``."""
+
+
+@dataclass(slots=True)
+class CertificateReloaded(Fact):
+    """The files of a listener's certificate have changed, and new connections get the new one."""
+
+    event: ClassVar[str] = "tls.certificate_reloaded"
+    listener: str
+
+
+@dataclass(slots=True)
+class CertificateFailed(Fact):
+    """The files of a listener's certificate have changed, and cannot be used; the old one stays in use."""
+
+    event: ClassVar[str] = "tls.certificate_failed"
+    level: ClassVar[Level] = "error"
+    listener: str
+    problem: str
+
+
+@dataclass(slots=True)
 class TenantMissing(Fact):
     """A setting names a tenant that the store does not have; what it is for is refused until it is added."""
 

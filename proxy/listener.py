@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
 
     def own_address(self) -> str:
         name = self._transport.get_extra_info("sockname")
-        return Origin("http", name[0], name[1]).authority if isinstance(name, tuple) else ""
+        return Origin(self.arrival.scheme, name[0], name[1]).authority if isinstance(name, tuple) else ""
 
     def pause_reading(self) -> None:
         if not self._paused:

@@ -23,13 +23,14 @@ from proxy.admin.token import AdminTokens, digest_of
 from proxy.admission import Allowances
 from proxy.arrival import Networks
 from proxy.authorize import AuthorizationSettings
+from proxy.caller_tls import CallerTls, TlsFiles
 from proxy.config import Address, CallerListener, Settings, SocketPath, resolve
 from proxy.config.values import origin_of
-from proxy.door import Door, open_doors
+from proxy.door import Door, Lock, open_doors
 from proxy.entrance import Entrance, Peers
 from proxy.errors import OperatorError
 from proxy.exchange import Limits
-from proxy.facts import Emit
+from proxy.facts import Emit, HandshakeFailed
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
 from proxy.model import HttpProxy, Role
@@ -232,6 +233,34 @@ def entrance(settings: Settings, listener: CallerListener) -> Entrance:
         listener.tenant,
         Networks(networks) if networks else None,
         Peers(frozenset(listener.uids), frozenset(listener.gids)),
+        tls=listener.certificate is not None,
+    )
+
+
+def caller_tls(listener: CallerListener, emit: Emit) -> CallerTls | None:
+    """The TLS of one of the callers' listeners, if it has any.
+
+    :raises OperatorError: its files do not make any.
+    """
+    if listener.certificate is None or listener.key is None:
+        return None
+    files = TlsFiles(
+        listener.certificate,
+        listener.key,
+        listener.client_ca,
+        optional=listener.client_certificates == "optional",
+    )
+    return CallerTls(str(listener), files, emit)
+
+
+def lock(settings: Settings, listener: CallerListener, tls: CallerTls, emit: Emit) -> Lock:
+    """TLS at the doors of a listener."""
+    limits = settings.limits
+    return Lock(
+        lambda: tls.context,
+        limits.head_s,
+        limits.connections,
+        lambda caller, reason: emit(HandshakeFailed(str(listener), caller, reason)),
     )
 
 
@@ -256,6 +285,7 @@ def doors(
     listener: CallerListener,
     protocol: Callable[[], asyncio.Protocol],
     sockets: Mapping[Path, socket.socket],
+    lock: Lock | None,
     *,
     reuse_port: bool,
 ) -> list[Door]:
@@ -267,7 +297,7 @@ def doors(
     if isinstance(address, SocketPath):
         return [Door(protocol, sockets[address.path])]
     try:
-        return open_doors(protocol, address.host, address.port, reuse_port=reuse_port)
+        return open_doors(protocol, address.host, address.port, reuse_port=reuse_port, lock=lock)
     except OSError as error:
         raise cannot_listen("listen.proxy", address, error) from None
 

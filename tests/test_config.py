@@ -215,6 +215,37 @@ def test_sizes_have_units(tmp_path: Path, size: str, expected: int) -> None:
     assert settings(tmp_path, f"[limits]\nbody_bytes = {size}").limits.body_bytes == expected
 
 
+def test_the_files_of_tls_must_be_there_when_they_are_needed(tmp_path: Path) -> None:
+    """Commands beside the proxy do without them; ``check`` and ``serve`` name the key that names no file."""
+    text = (
+        f'[listen]\nproxy = {{ address = "a:1", tls_certificate = "{tmp_path}/c", tls_key = "{tmp_path}/k", '
+        f'client_ca = "{tmp_path}/ca" }}'
+    )
+    (listener,) = settings(tmp_path, text).listen.proxy
+    assert (listener.certificate, listener.client_certificates) == (tmp_path / "c", "required")
+    for name, key in (("", "tls_certificate"), ("c", "tls_key"), ("k", "client_ca")):
+        (tmp_path / (name or "x")).touch()
+        found = mistakes(tmp_path, text, check_references=True)
+        assert any(f"{key} names no file that is there" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ("", True),
+        (', client_ca = "x"', False),
+        (', client_ca = "x", client_certificates = "optional"', True),
+    ],
+)
+def test_a_listener_that_asks_for_certificates_needs_no_firewall(
+    tmp_path: Path, more: str, warned: bool
+) -> None:
+    """Whoever has no password is warned of; who must show a certificate has one."""
+    text = f'[listen]\nproxy = {{ address = "0.0.0.0:1", tls_certificate = "c", tls_key = "k"{more} }}'
+    found = [line for line in warnings(settings(tmp_path, text)) if "listen.proxy" in line]
+    assert bool(found) is warned
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -321,6 +352,41 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
             '[listen]\nproxy = { address = "unix:/a", peers = "uid:4294967295" }',
             "peers must be",
             id="peer-high",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tls_key = "k" }', "belong together", id="tls-key-alone"
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tls_certificate = "c" }',
+            "belong together",
+            id="tls-cert-alone",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", client_ca = "c" }',
+            "no effect without TLS",
+            id="client-ca-alone",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tls_certificate = "c", tls_key = "k", '
+            'client_certificates = "optional" }',
+            "no effect without client_ca",
+            id="client-certificates-alone",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tls_certificate = "c", tls_key = "k", client_ca = "c", '
+            'client_certificates = "maybe" }',
+            'must be "required" or "optional"',
+            id="client-certificates-other",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "a:1", tls_certificate = "~/c", tls_key = "k" }',
+            "~ is not expanded",
+            id="tls-home",
+        ),
+        pytest.param(
+            '[listen]\nproxy = { address = "unix:/a", tls_certificate = "c", tls_key = "k" }',
+            "tls_certificate is not for Unix sockets",
+            id="tls-over-unix",
         ),
         pytest.param('[listen]\nproxy = "unix:a"', "must have a full path", id="socket-relative"),
         pytest.param('[listen]\nproxy = "unix:/a/"', "must have a full path", id="socket-directory"),

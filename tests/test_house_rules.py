@@ -69,7 +69,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ),
     ("tenants", "admission", "listing", "recovery", "refresher", "tokens", "authorize", "rotation", "backup"),
     ("exchange",),
-    ("door", "unix_socket", "entrance", "listener", "telemetry", "admin"),
+    ("caller_tls", "door", "unix_socket", "entrance", "listener", "telemetry", "admin"),
     ("wiring", "app", "workers"),
     ("cli", "__main__"),
 )

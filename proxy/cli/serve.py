@@ -152,6 +152,8 @@ def check(config_path: Path | None) -> None:
         for folder in _state_folders(settings)
         if hardening.is_listed_by_others(folder)
     ]
+    for listener in settings.listen.proxy:
+        wiring.caller_tls(listener, lambda _fact: None)
     for warning in [*config.warnings(settings), *listed]:
         click.echo(f"Warning: {warning}", err=True)
     sheet = config.registration_sheet(settings)

@@ -53,8 +53,10 @@ def _listener_warnings(settings: Settings) -> list[str]:
     found = [
         f"listen.proxy = {address}: other machines can connect, and callers have no passwords; let a "
         "firewall admit only the machines whose tools may use the API"
-        for address in tcp_addresses(listen.proxy)
+        for listener in listen.proxy
+        for address in tcp_addresses([listener])
         if not address.is_loopback
+        and (listener.client_ca is None or listener.client_certificates == "optional")
     ]
     if not listen.admin.is_loopback:
         found.append(

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from proxy.config.values import Address, Kind, Rule, as_list, parse_address
+from proxy.config.values import Address, Kind, Rule, as_list, parse_address, parse_path
 from proxy.model import TENANT_NAME
 
 _UNIX = "unix:"
@@ -55,6 +55,18 @@ class CallerListener:
     uids: tuple[int, ...] = ()
     gids: tuple[int, ...] = ()
     """Users and primary groups that a Unix socket lets in; all if there are none of both."""
+    certificate: Path | None = None
+    """Of TLS, with its key; both or none."""
+    key: Path | None = None
+    client_ca: Path | None = None
+    """CAs of the certificates that callers must show; ``None`` where none is asked for."""
+    client_certificates: Literal["required", "optional"] = "required"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What must be there when it starts, by key."""
+        given = {"tls_certificate": self.certificate, "tls_key": self.key, "client_ca": self.client_ca}
+        return {key: path for key, path in given.items() if path is not None}
 
     def __str__(self) -> str:
         return str(self.address)
@@ -73,7 +85,19 @@ def parse_listener(value: object) -> CallerListener:
     extra = sorted(_FOR_UNIX & value.keys())
     if extra and isinstance(fields["address"], Address):
         raise Rule(f'{extra[0]} is for Unix sockets only; remove it, or write address = "unix:/PATH"')
+    _check_tls(value.keys(), is_unix=not isinstance(fields["address"], Address))
     return CallerListener(**fields)
+
+
+def _check_tls(keys: Collection[object], *, is_unix: bool) -> None:
+    if is_unix and (extra := sorted(_FOR_TLS.intersection(keys))):
+        raise Rule(f"{extra[0]} is not for Unix sockets, which nobody can listen in on; remove it")
+    if ("tls_certificate" in keys) != ("tls_key" in keys):
+        raise Rule("tls_certificate and tls_key belong together; add the other, or remove this one")
+    if "client_ca" in keys and "tls_certificate" not in keys:
+        raise Rule("client_ca has no effect without TLS; add tls_certificate and tls_key, or remove it")
+    if "client_certificates" in keys and "client_ca" not in keys:
+        raise Rule("client_certificates has no effect without client_ca; add that, or remove it")
 
 
 def _check_keys(table: dict[str, object]) -> None:
@@ -132,13 +156,28 @@ def _parse_peers(value: object) -> dict[str, Any]:
     }
 
 
-_KEYS = {
+def _parse_client_certificates(value: object) -> dict[str, Any]:
+    if value not in ("required", "optional"):
+        raise Rule('client_certificates must be "required" or "optional"; remove it for the first')
+    return {"client_certificates": value}
+
+
+def _path_of(field: str) -> Callable[[object], dict[str, Any]]:
+    return lambda value: {field: parse_path(value)}
+
+
+_KEYS: dict[str, Callable[[object], dict[str, Any]]] = {
     "address": lambda value: {"address": _parse_place(value)},
     "tenant": _parse_tenant,
     "mode": _parse_mode,
     "group": _parse_group,
     "peers": _parse_peers,
+    "tls_certificate": _path_of("certificate"),
+    "tls_key": _path_of("key"),
+    "client_ca": _path_of("client_ca"),
+    "client_certificates": _parse_client_certificates,
 }
+_FOR_TLS = {"tls_certificate", "tls_key", "client_ca", "client_certificates"}
 _FOR_UNIX = {"mode", "group", "peers"}
 
 

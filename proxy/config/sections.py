@@ -130,6 +130,17 @@ class Listen(Section):
         "second; more use more cores.",
     )
 
+    @field_validator("proxy")
+    @classmethod
+    def _files_are_there(
+        cls, listeners: tuple[CallerListener, ...], info: ValidationInfo
+    ) -> tuple[CallerListener, ...]:
+        for listener in listeners:
+            missing = [key for key, path in listener.files.items() if not path.is_file()]
+            if missing and info.context is not None:
+                raise Rule(f"{missing[0]} names no file that is there; create it, or correct the path")
+        return listeners
+
     @field_validator("admin")
     @classmethod
     def _admin_is_apart(cls, admin: Address, info: ValidationInfo) -> Address:

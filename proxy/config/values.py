@@ -224,7 +224,8 @@ def _parse_text(value: str) -> str:
     return value
 
 
-def _parse_path(value: object) -> Path:
+def parse_path(value: object) -> Path:
+    """A path as it is; anything else raises :class:`Rule`."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -264,7 +265,7 @@ def _refuse_repeats(values: tuple[_T, ...]) -> tuple[_T, ...]:
 
 
 Text = Annotated[str, AfterValidator(_parse_text), Kind("text")]
-FilePath = Annotated[Path, PlainValidator(_parse_path), Kind("path")]
+FilePath = Annotated[Path, PlainValidator(parse_path), Kind("path")]
 WebUrl = Annotated[str, AfterValidator(parse_web_url), Kind("URL")]
 Endpoint = Annotated[str, AfterValidator(parse_endpoint), Kind("URL")]
 BaseUrl = Annotated[str, AfterValidator(parse_base), Kind("URL without path")]
