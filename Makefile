@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint browser licences sbom audit bench bench-quick scale lock fuzz soak
+.PHONY: run test lint browser licences sbom audit bench bench-quick scale lock fuzz soak fuzz-coverage
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -41,6 +41,13 @@ scale: .venv/dev
 SECONDS ?= 60
 fuzz: .venv/dev
 	WIRE_FUZZ_S=$(SECONDS) WIRE_FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/wire/test_wire_fuzz.py
+
+# Inputs that reach new code, searched for by atheris for so long in each module of tests/fuzz; stops at a finding,
+# whose file it names. What was interesting is kept in .fuzz for the next time.
+fuzz-coverage: .venv/dev
+	for module in target_and_policy token_answer configuration sealed_values; do \
+	    $(BIN)/python -m tests.fuzz.coverage $$module --seconds $(SECONDS) --corpus .fuzz/$$module/corpus || exit 1; \
+	done
 
 # The tests of the wire in full: many more cases, 64 bodies of 10 MiB at once, 10,000 idle callers; 20,000
 # schedules of the simulation; and processes killed for ten minutes with each kind of store. Shows figures.

@@ -7,13 +7,13 @@ its status and its ``error`` field only, never by searching text, and no text of
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import quote_plus
 
-import orjson
 from oauthlib.common import add_params_to_uri, urlencode
 from oauthlib.oauth2 import WebApplicationClient
 
@@ -213,12 +213,14 @@ def _positive(value: object) -> float | None:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after is not None and re.fullmatch(r"\d{1,6}", retry_after) else None
+    return float(retry_after) if retry_after is not None and re.fullmatch("[0-9]{1,6}", retry_after) else None
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
+    # Read as leniently as can be: a pair that was issued must not be lost for a number that is too large, or
+    # a letter in another encoding, elsewhere in the answer.
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = json.loads(body.decode("utf-8-sig", "replace"), parse_int=float)
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -21,6 +21,8 @@ from proxy.model import Policy, Preset, Unblocked
 from proxy.recurring import Recurring
 
 _PARAMETERS = re.compile(r";[^/]*")
+_PLAIN = re.compile(r"(?:/[a-z0-9_:~-]+)*/?")
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 _SLASHES = re.compile(r"/{2,}")
 _AUTHORITY = re.compile(r"//[^/]*")
 _RULE = re.compile(r"(?P<methods>\*|[A-Za-z]+(?:,[A-Za-z]+)*) (?P<path>/[!-~]*)")
@@ -233,13 +235,15 @@ def _readings(decoded_path: str) -> tuple[str, ...]:
     like references would route by what follows it.
     """
     path = _PARAMETERS.sub("", decoded_path).casefold()
-    if path.isascii() and "//" not in path and "." not in path and " " not in path:
+    if _PLAIN.fullmatch(path):
         return (path.rstrip("/") or "/",)
     spelt = [path]
     if not path.isascii():
         # Java takes a dotless i for an i where case does not count, and others fold widths and accents.
         letters = unicodedata.normalize("NFKD", decoded_path.upper()).encode("ascii", "ignore").decode()
         spelt.append(_PARAMETERS.sub("", letters).casefold())
+    # A proxy on the way that decodes and sends on would make a query of what follows.
+    spelt += [_QUERY.sub("", one) for one in spelt]
     if "." in path or " " in path:
         # Windows cuts dots and spaces off the ends of names, Rails and older Springs what follows a dot.
         spelt += [_without_ends(one) for one in spelt] + [_without_format(one) for one in spelt]

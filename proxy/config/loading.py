@@ -86,6 +86,10 @@ def read_toml(path: Path) -> dict[str, object]:
         mistake = _syntax_mistake(str(error))
     except UnicodeDecodeError:
         mistake = "the file is not text in UTF-8; save it as UTF-8"
+    except ValueError:
+        mistake = "a whole number in the file has thousands of digits; shorten it"
+    except RecursionError:
+        mistake = "lists or tables in the file are nested hundreds deep; flatten them"
     except IsADirectoryError:
         mistake = "this is a directory; name the file in it"
     except OSError:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from proxy.model import Preset
+from proxy.model import Policy, Preset
 from proxy.sandbox import COMPANIES
 from tests.harness import Proxy
 
@@ -158,7 +158,7 @@ async def test_no_spelling_of_the_blocked_endpoint_gets_through(proxy: Proxy) ->
 )
 async def test_a_reader_does_not_write(proxy: Proxy, spelt: bytes, path: bytes) -> None:
     """With the preset read-only, a call that would create something does not reach Pleo."""
-    await proxy.add_tenant("acme", company=COMPANIES["acme"], preset=Preset.READ_ONLY)
+    await proxy.add_tenant("acme", company=COMPANIES["acme"], policy=Policy(Preset.READ_ONLY))
     before = len(proxy.pleo.api_requests)
     line = b"%b /acme%b HTTP/1.1\r\n" % (spelt, path)
     answer = await proxy.raw(line + b"Host: 127.0.0.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
