@@ -26,6 +26,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``pin``: which company a request names
    * ``oauth``: OAuth messages as data
    * ``vault``: sealing
+   * ``chain``: the audit trail's records, each with a keyed hash over the one before
    * ``lifecycle``: the life of a grant as pure decisions
    * ``problems``: a refusal as a problem document
 
@@ -49,6 +50,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``tenants``: from a request to its tenant, and which tenants may be saved
    * ``admission``: whether a request is let in now: policy, rate, and how many are under way
    * ``listing``: tenants and grants as people and programs get to see them
+   * ``audit``: the audit trail extended, verified and pruned
    * ``recovery``: what a start makes good of a run that was cut off
    * ``refresher``: one refresh, from the write-ahead to the saved answer
    * ``tokens``: the access token of each tenant, obtained and replaced

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from aiohttp import web
 
@@ -23,6 +22,7 @@ from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
 from proxy.admission import Admission
+from proxy.audit import Ledger
 from proxy.authorize import Authorize
 from proxy.caller_tls import CallerTls
 from proxy.config import Settings
@@ -46,9 +46,12 @@ from proxy.model import Clock, Grant, Role, Secret, Tenant
 from proxy.rates import Rates
 from proxy.refresher import Refresher
 from proxy.store import Journal, ServeLock, Store, instance_name, journal_path, open_store
+from proxy.telemetry import fan_out
+from proxy.telemetry.audit import AuditSink
+from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
-from proxy.tokens import Tokens
+from proxy.tokens import DAY_S, Tokens
 from proxy.vault import Vault
 
 _WATCH_S = 0.5
@@ -68,7 +71,8 @@ class App:
     ) -> None:
         self._settings = settings
         self._worker = worker
-        self._emit = emit
+        self._audit = AuditSink(clock, keep_s=settings.audit.keep_days * DAY_S)
+        self._emit = fan_out(emit, self._audit)
         self._clock = clock
         self._stack = stack
         self._doors: list[Door] = []
@@ -109,6 +113,9 @@ class App:
         vault = await open_vault(settings, environ, store)
         state_dir = settings.store.state_dir
         owner = f"{instance_name(state_dir)}/{self._worker or 0}"
+        ledger = Ledger(store.trail, vault, f"proxy:{owner}", self._clock)
+        self._audit.begin(ledger, self._emit, prunes=self._worker in (None, 0))
+        self._stack.push_async_callback(self._audit.close)
         if self._worker is None:
             await recover(settings, store, self._emit)
         journal = Journal.open(journal_path(state_dir, self._worker))
@@ -270,6 +277,7 @@ class App:
 
         :raises StoreUnavailable: what is in force stays.
         """
+        self._audit.look()
         self._set_tenants(await self.store.tenants())
         await self.tokens.load()
 
@@ -345,6 +353,7 @@ class App:
         cut = self.exchange.under_way
         await self.server.cut_all()
         await self.tokens.close(max(ends - monotonic(), self._settings.refresh.timeout_s))
+        await self._audit.close()
         return cut
 
 
@@ -367,7 +376,7 @@ async def start(
     :param rates: the file by which the workers share what tenants may still send.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
-    asyncio.get_running_loop().set_exception_handler(_crash_reporter(emit))
+    asyncio.get_running_loop().set_exception_handler(crash_reporter(emit))
     app = App(settings, emit, clock, stack, worker)
     buckets = Rates(rates)
     stack.callback(buckets.close)
@@ -382,18 +391,6 @@ async def start(
 
     stack.push_async_callback(stop)
     return app
-
-
-def _crash_reporter(emit: Emit) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
-    """What asyncio would print of a defect, as a fact: its own words quote exceptions and arguments."""
-
-    def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        task, error = context.get("task") or context.get("future"), context.get("exception")
-        name = task.get_name() if isinstance(task, asyncio.Task) else "event loop"
-        where = innermost_place(error) if isinstance(error, BaseException) else "event loop"
-        emit(TaskCrashed(name, type(error).__name__, where))
-
-    return report
 
 
 async def prepare(

@@ -32,7 +32,7 @@ from proxy.model import (
     Tenant,
 )
 from proxy.oauth import GrantedAccess, TokenFailure, TokenPair
-from proxy.store import LinkSpent, Store, TenantGone
+from proxy.store import LinkSpent, Notes, Store, TenantGone
 from proxy.vault import Place, SealedValueError, Vault
 
 LINK_LIFETIME_S = 24 * 3600.0
@@ -80,15 +80,23 @@ class Connected:
 
 
 async def create_link(
-    store: Store, tenant: str, *, public_url: str, now: float, lifetime_s: float = LINK_LIFETIME_S
+    store: Store,
+    tenant: str,
+    *,
+    public_url: str,
+    now: float,
+    lifetime_s: float = LINK_LIFETIME_S,
+    notes: Notes = tuple,
 ) -> tuple[Secret, Link]:
     """A new one-time link for ``tenant``: its URL, which is a secret, and what is stored of it.
+
+    :param notes: what the audit trail is to have of it.
 
     :raises TenantGone: there is no such tenant.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     link = Link(_hash("link", token), tenant, created_at=now, expires_at=now + lifetime_s)
-    await store.add_link(link)
+    await store.add_link(link, notes)
     return Secret(f"{public_url}/connect/{token}"), link
 
 

@@ -320,6 +320,26 @@ class StoreRecovered(Fact):
 
 
 @dataclass(slots=True)
+class AuditAnchored(Fact):
+    """How far the audit trail has come, for whoever keeps logs where the trail's database is not."""
+
+    event: ClassVar[str] = "audit.anchored"
+    number: int
+    """Of the newest record that this process wrote."""
+    link: str
+    """Its link, in hex: ``pleo-proxy audit verify --anchor NUMBER:LINK`` holds the trail to it."""
+
+
+@dataclass(slots=True)
+class AuditFailed(Fact):
+    """The audit trail cannot be extended or pruned, or its end was tampered with; ``problem`` says what."""
+
+    event: ClassVar[str] = "audit.failed"
+    level: ClassVar[Level] = "error"
+    problem: str
+
+
+@dataclass(slots=True)
 class LinkCreated(Fact):
     """A one-time connect link was made on the admin listener. The link itself is a secret."""
 

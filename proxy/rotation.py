@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from proxy import pairs
+from proxy.audit import KEY_PLACE
 from proxy.authorize import verifier_place
 from proxy.model import Clock, Flow, Grant, Sealed
 from proxy.store import Store, TenantGone
@@ -57,6 +58,7 @@ async def rotate(
     # First: a process with a ring that lacks the new key then refuses to start, before it could meet a value.
     await _reseal_check(store, vault)
     await store.edit_flows(lambda flow: _resealed_flow(vault, flow))
+    await store.trail.reseal_key(lambda key: vault.reseal(key, KEY_PLACE))
     ends = clock() + patience_s
     done = 0
     refused: dict[str, str] = {}
@@ -87,7 +89,8 @@ async def rotate(
 async def values_by_key(store: Store) -> Counter[str]:
     """How many stored values each key seals, by key id."""
     stored = await store.snapshot()
-    values: list[Sealed | None] = [stored.content.key_check, *(flow.verifier for flow in stored.flows)]
+    values: list[Sealed | None] = [stored.content.key_check, stored.marks.key]
+    values += (flow.verifier for flow in stored.flows)
     for grant in stored.content.grants.values():
         values += (grant.access, grant.refresh)
     return Counter(key_id_of(sealed) for sealed in values if sealed is not None)

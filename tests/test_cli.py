@@ -40,6 +40,7 @@ CONTRACT = {
     *(f"keys {name}" for name in ("generate", "list", "rotate")),
     "backup",
     "restore",
+    *(f"audit {name}" for name in ("verify", "list", "export", "prune")),
 }
 TENANT_FIELDS = ["name", "company", "enabled", "state", "routes", "preset"]
 GRANT_FIELDS = [
@@ -101,7 +102,7 @@ def stored_bytes(ours: Cli) -> bytes:
 
 def test_every_command_of_the_contract_is_there() -> None:
     """The command line has the commands that are promised, and none that is not."""
-    groups = {"tenants", "policy", "grants", "keys"}
+    groups = {"tenants", "policy", "grants", "keys", "audit"}
     assert {" ".join(words) for words in commands(cli)} - groups == CONTRACT
 
 

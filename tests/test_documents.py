@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 import click
 import pytest
 
-from proxy import config, problems
+from proxy import audit, config, problems
 from proxy.cli import cli
 from proxy.cli.demo import _guide
 from proxy.config import Settings, load_tenants_file, reference, settings_table
@@ -208,7 +208,7 @@ def test_named_settings_exist(path: Path) -> None:
         name for name in re.findall(r"`([a-z]+\.[a-z_]+)`", prose(path)) if name.split(".")[0] in sections
     }
     # Events and modules have such names too.
-    others = {*FACTS, *(name.removeprefix("proxy.") for name in NAMES)}
+    others = {*FACTS, *audit.EVENTS, *(name.removeprefix("proxy.") for name in NAMES)}
     assert dotted - known - others == set()
     variables = dict.fromkeys(re.findall(r"PLEO_PROXY__[A-Z_]*[A-Z]", text), "x")
     mistakes = read_environment(Settings, variables).mistakes

@@ -18,12 +18,14 @@ import click
 import pytest
 
 import proxy
+from proxy.audit import EVENTS
 from proxy.cli import cli
 from proxy.config.mistakes import keys_of
 from proxy.config.settings import Settings
 from proxy.errors import REFUSALS
 from proxy.facts import Fact, PolicyWouldRefuse, Refreshed, RefreshFailed, RequestFinished
 from proxy.model import Outcome
+from proxy.telemetry.audit import AUDITED, NOT_AUDITED
 from proxy.telemetry.metrics import Metrics
 from tests.command import subcommands
 
@@ -50,6 +52,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "pin",
         "oauth",
         "vault",
+        "chain",
         "lifecycle",
         "problems",
     ),
@@ -67,7 +70,18 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "pairs",
         "rates",
     ),
-    ("tenants", "admission", "listing", "recovery", "refresher", "tokens", "authorize", "rotation", "backup"),
+    (
+        "tenants",
+        "admission",
+        "listing",
+        "audit",
+        "recovery",
+        "refresher",
+        "tokens",
+        "authorize",
+        "rotation",
+        "backup",
+    ),
     ("exchange",),
     ("caller_tls", "door", "unix_socket", "entrance", "listener", "telemetry", "admin"),
     ("wiring", "app", "workers"),
@@ -261,6 +275,7 @@ MAY_REVEAL = {
     "provider": "sends it",
     "store.postgres_connection": "hands the database's password to its driver",
     "vault": "seals, and reads the key ring",
+    "audit": "makes the chain of its key",
     "authorize": "hashes one-time values, and makes the link",
     "tenants": "hashes a legacy key",
     "credentials": "hashes a shared key",
@@ -623,6 +638,26 @@ def test_every_problem_type_is_documented() -> None:
     text = sections(page)
     untold = [each.name for each in REFUSALS if each.title not in text[f"`{each.name}` ({each.status})"]]
     assert untold == []
+
+
+def test_every_recorded_event_of_the_audit_trail_is_documented() -> None:
+    """``docs/operating.md`` names the events of what commands do and of what is done to the trail."""
+    text = sections((ROOT / "docs" / "operating.md").read_text())["The audit trail"]
+    assert [event for event in sorted(EVENTS) if f"`{event}`" not in text] == []
+
+
+def test_every_fact_is_audited_or_said_not_to_be() -> None:
+    """A new fact is decided on: it becomes a record of the audit trail, or the table says why not."""
+    assert AUDITED.keys() | NOT_AUDITED.keys() == set(FACTS.values())
+    assert AUDITED.keys() & NOT_AUDITED.keys() == set()
+
+
+@pytest.mark.parametrize("fact", AUDITED)
+def test_rules_of_the_audit_trail_name_fields(fact: type[Fact]) -> None:
+    """What a rule omits or folds by are fields of its fact."""
+    rule = AUDITED[fact]
+    assert {*rule.omits, *rule.folds} <= {field.name for field in fields(fact)}
+    assert rule.keeps in (None, *rule.folds)
 
 
 def all_commands(group: click.Group, above: str = "pleo-proxy") -> Iterator[tuple[str, click.Command]]:

@@ -206,14 +206,14 @@ async def test_keys_are_exchanged_while_requests_go_on(config: Path, pleo: Sandb
     """The order of the handbook: no grant is lost, no refresh is made for it, and the old key can go."""
     async with serving(config) as serve:
         await connect(serve, "acme", "globex")
-        assert (await values(ours)) == {"k1": 5}, "the key check and two pairs"
+        assert (await values(ours)) == {"k1": 6}, "the key check, the audit trail's key and two pairs"
         await serve.stop()
     add_key(config, "k2", first=True)
     async with serving(config, "second") as serve:
         assert (await serve.get("/acme/v2/employees?limit=1")) == 200
         ran = await serve.command("keys", "rotate")
         assert ran.out == "Sealed 2 grants anew.\n"
-        assert (await values(ours)) == {"k2": 5, "k1": 0}
+        assert (await values(ours)) == {"k2": 6, "k1": 0}
         assert (await serve.command("keys", "rotate")).out == "Sealed 0 grants anew.\n"
         # What the process holds in memory was sealed with k1, and its next refresh is saved all the same.
         await asyncio.sleep(1.2)
@@ -278,7 +278,7 @@ async def test_an_attempt_that_nobody_ends_is_reported(
     assert ran.code == 1
     assert "acme" in ran.err
     assert "run this again" in ran.err
-    assert (await values(ours)) == {"k2": 3, "k1": 2}
+    assert (await values(ours)) == {"k2": 4, "k1": 2}
     async with serving(config, "again") as serve:
         await serve.command("keys", "rotate")
         await serve.stop()
@@ -307,7 +307,7 @@ async def test_values_of_a_lost_key_are_named(config: Path, ours: Cli) -> None:
     ran = await told(ours, "keys", "rotate")
     assert ran.code == 1
     assert "1 tenants do not open, acme first: damaged, moved from another place" in ran.err
-    assert (await values(ours)) == {"k3": 3, "k2": 2, "k1": 0}
+    assert (await values(ours)) == {"k3": 4, "k2": 2, "k1": 0}
 
 
 # --- backup and restore
@@ -491,7 +491,7 @@ async def test_a_shared_store_is_kept_and_restored_too(pleo: Sandbox, tmp_path: 
         assert (await serve.command("keys", "rotate")).out == "Sealed 2 grants anew.\n"
         await serve.command("grants", "refresh", "globex")
         await serve.command("keys", "rotate")
-        assert await values(ours) == {"k2": 5, "k1": 0}
+        assert await values(ours) == {"k2": 6, "k1": 0}
         await serve.command("backup", file)
         await serve.stop()
     await told(ours, "tenants", "remove", "acme")

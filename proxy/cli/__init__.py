@@ -57,6 +57,12 @@ def _keys() -> tuple[click.Command, ...]:
     return (keys.keys,)
 
 
+def _audit() -> tuple[click.Command, ...]:
+    from proxy.cli import audit  # noqa: PLC0415 - see _LOADERS
+
+    return (audit.audit,)
+
+
 def _backup() -> tuple[click.Command, ...]:
     from proxy.cli import backup  # noqa: PLC0415 - see _LOADERS
 
@@ -79,6 +85,7 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "connect": _grants,
     "grants": _grants,
     "keys": _keys,
+    "audit": _audit,
     "migrate-store": _migrate_store,
     "backup": _backup,
     "restore": _backup,

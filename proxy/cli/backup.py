@@ -11,7 +11,9 @@ import click
 from proxy import backup as files
 from proxy import listing
 from proxy.backup import Restored
+from proxy.chain import Note
 from proxy.cli.inputs import config_option, load_settings, open_ring, with_store
+from proxy.cli.recording import link, recorder_of
 from proxy.config import Settings
 from proxy.errors import UsageError
 from proxy.store import Content, ServeLock, Store
@@ -35,6 +37,9 @@ def backup(file: Path, config_path: Path | None) -> None:
         if content.key_check is not None:
             vault.verify_check(content.key_check)
         files.save(file, files.written(content, vault, at=at))
+        recorder = recorder_of(settings)
+        note = recorder("store.backed_up", tenants=len(content.tenants), grants=len(content.grants))
+        await link(store, recorder, note)
         return content
 
     saved = with_store(config_path, work)
@@ -54,7 +59,7 @@ def restore(file: Path, config_path: Path | None, *, yes: bool) -> None:
     settings = load_settings(config_path)
 
     async def work(store: Store, settings: Settings) -> tuple[Restored, float]:
-        vault = open_ring(settings)
+        vault, recorder = open_ring(settings), recorder_of(settings)
         saved, made_at = files.read(files.load(file), vault)
         made: list[Restored] = []
 
@@ -69,7 +74,13 @@ def restore(file: Path, config_path: Path | None, *, yes: bool) -> None:
             made.append(files.restored(stored, saved, vault))
             return made[-1].content
 
-        await store.edit_content(edit)
+        def notes() -> list[Note]:
+            done = made[-1]
+            told = {"tenants": len(done.content.tenants), "unverified": done.unverified, "kept": done.kept}
+            return [recorder("store.restored", as_of=made_at, **told)]
+
+        await store.edit_content(edit, notes)
+        await link(store, recorder)
         return made[-1], made_at
 
     with ExitStack() as stack:

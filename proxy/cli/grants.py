@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from proxy import lifecycle, listing
+from proxy.audit import Recorder
 from proxy.authorize import LINK_LIFETIME_S, create_link
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_json, print_record, print_rows
+from proxy.cli.recording import with_recorded_store
 from proxy.config import Settings
 from proxy.errors import OperatorError, TenantError
 from proxy.model import Grant, GrantState, Outcome
@@ -52,7 +54,9 @@ def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: boo
     The link alone goes to standard output, so that it can be piped on.
     """
 
-    async def work(store: Store, settings: Settings) -> tuple[str, float]:
+    async def work(store: Store, settings: Settings, recorder: Recorder) -> tuple[str, float]:
+        expires_at = time.time() + hours * 3600
+        note = recorder("connect.link_created", tenant, expires_at=expires_at)
         try:
             url, link = await create_link(
                 store,
@@ -60,12 +64,13 @@ def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: boo
                 public_url=settings.listen.public_url,
                 now=time.time(),
                 lifetime_s=hours * 3600,
+                notes=lambda: [note],
             )
         except TenantGone:
             raise unknown_tenant(tenant, await store.tenants()) from None
         return url.reveal(), link.expires_at
 
-    url, expires_at = with_store(config_path, work)
+    url, expires_at = with_recorded_store(config_path, work)
     expires = listing.instant(expires_at)
     if as_json:
         print_json({"tenant": tenant, "url": url, "expires_at": expires})
@@ -113,18 +118,22 @@ def refresh(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
     under way already counts.
     """
 
-    async def work(store: Store, _settings: Settings) -> list[listing.Row]:
-        before = await _ask(store, tenant)
+    async def work(store: Store, _settings: Settings, recorder: Recorder) -> list[listing.Row]:
+        before = await _ask(store, tenant, recorder)
         await _answered(store, tenant, before)
         return [row for row in await _rows(store, _settings) if row["tenant"] == tenant]
 
-    print_rows(with_store(config_path, work), as_json=as_json, empty="")
+    print_rows(with_recorded_store(config_path, work), as_json=as_json, empty="")
 
 
-async def _ask(store: Store, tenant: str) -> Grant:
+async def _ask(store: Store, tenant: str, recorder: Recorder) -> Grant:
     """Note the question; returns the grant with it."""
     try:
-        asked = await store.edit_grant(tenant, lambda grant: lifecycle.ask_for_refresh(grant, time.time()))
+        asked = await store.edit_grant(
+            tenant,
+            lambda grant: lifecycle.ask_for_refresh(grant, time.time()),
+            lambda: [recorder("grant.refresh_asked", tenant)],
+        )
     except TenantGone:
         raise unknown_tenant(tenant, await store.tenants()) from None
     if asked is None or asked.refresh is None:
@@ -184,15 +193,17 @@ def revoke(tenant: str, config_path: Path | None) -> None:
     at the company can end them at once in Pleo's settings.
     """
 
-    async def work(store: Store, _settings: Settings) -> None:
+    async def work(store: Store, _settings: Settings, recorder: Recorder) -> None:
         try:
-            grant = await store.edit_grant(tenant, lifecycle.revoked)
+            grant = await store.edit_grant(
+                tenant, lifecycle.revoked, lambda: [recorder("grant.revoked", tenant)]
+            )
         except TenantGone:
             raise unknown_tenant(tenant, await store.tenants()) from None
         if grant is None:
             raise TenantError(f"tenant {tenant!r} was never connected, so there is nothing to revoke")
 
-    with_store(config_path, work)
+    with_recorded_store(config_path, work)
     click.echo(f"Erased the tokens of {tenant}. To connect it again: pleo-proxy connect {tenant}")
 
 

@@ -11,6 +11,7 @@ import click
 from proxy import keyring, rotation
 from proxy.cli.inputs import config_option, json_option, load_settings, open_ring, with_store
 from proxy.cli.output import print_rows, progress_bar
+from proxy.cli.recording import link, recorder_of
 from proxy.config import FileRef, Settings
 from proxy.errors import OperatorError, UsageError
 from proxy.rotation import Rotated
@@ -73,11 +74,14 @@ def rotate(config_path: Path | None) -> None:
     """
 
     async def work(store: Store, settings: Settings) -> Rotated:
-        vault = open_ring(settings)
+        vault, recorder = open_ring(settings), recorder_of(settings)
         with progress_bar(f"Sealing with {vault.key_ids[0]}") as progress:
-            return await rotation.rotate(
+            done = await rotation.rotate(
                 store, vault, pause=asyncio.sleep, progress=progress, patience_s=rotation.PATIENCE_S
             )
+        told = {"grants": done.resealed, "busy": len(done.busy), "refused": len(done.refused)}
+        await link(store, recorder, recorder("keys.rotated", key=vault.key_ids[0], **told))
+        return done
 
     done = with_store(config_path, work)
     click.echo(f"Sealed {done.resealed} grants anew.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import click
 from proxy import pairs
 from proxy.cli.inputs import config_option, load_settings, open_ring
 from proxy.cli.output import warn_of_arguments
+from proxy.cli.recording import link, recorder_of
 from proxy.config.store_url import StoreUrl, parse_store_url
 from proxy.config.values import Rule
 from proxy.errors import StoreError, StoreMissingError, UsageError
@@ -24,7 +26,7 @@ from proxy.vault import SealedValueError, Vault
 @click.option("--dry-run", is_flag=True, help="Check both stores and the key ring, and write nothing.")
 @config_option
 def migrate_store(source: str, target: str, config_path: Path | None, *, dry_run: bool) -> None:
-    """Copy tenants, grants, links and flows from one store into another, which must be empty.
+    """Copy tenants, grants, links, flows and the audit trail from one store into another, an empty one.
 
     FROM and TO are URLs as `store.url` takes them. Give a password as PGPASSWORD, since arguments can be seen
     by everyone on the machine.
@@ -71,6 +73,9 @@ async def _migrate(origin: StoreUrl, goal: StoreUrl, config_path: Path | None, *
         # A store that was never served has nothing that is sealed, and there may be no key ring yet.
         vault = open_ring(settings) if content.grants or content.key_check is not None else None
         _open_all(content, vault, origin)
+        recorder = recorder_of(settings)
+        note = recorder("store.migrated", origin=str(origin), goal=str(goal))
+        snapshot = replace(snapshot, notes=(*snapshot.notes, note))
         try:
             target = open_store(goal, create=not dry_run)
         except StoreMissingError:
@@ -80,6 +85,8 @@ async def _migrate(origin: StoreUrl, goal: StoreUrl, config_path: Path | None, *
             await _refuse_unless_empty(target, goal)
             return snapshot
         _lock(goal, stack)
+        await _refuse_unless_empty(target, goal)
+        await _copy_trail(source, target)
         try:
             await target.fill(snapshot)
         except StoreNotEmpty:
@@ -88,6 +95,7 @@ async def _migrate(origin: StoreUrl, goal: StoreUrl, config_path: Path | None, *
         if written != snapshot:
             raise StoreError(f"store {goal}: it does not hold what was written: go on with the old one")
         _open_all(written.content, vault, goal)
+        await link(target, recorder)
     return snapshot
 
 
@@ -120,9 +128,17 @@ def _open_all(content: Content, vault: Vault | None, url: StoreUrl) -> None:
             ) from None
 
 
+async def _copy_trail(source: Store, target: Store) -> None:
+    """The records of the audit trail as they are, in order or not."""
+    after = 0
+    while page := await source.trail.page(after):
+        await target.trail.copy_in(page)
+        after = page[-1].number
+
+
 async def _refuse_unless_empty(store: Store, url: StoreUrl) -> None:
     content = await store.content()
-    if content.tenants or content.key_check is not None:
+    if content.tenants or content.key_check is not None or await store.trail.newest(1, None, None):
         raise _not_empty(url)
 
 

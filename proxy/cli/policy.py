@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from proxy import policy as rules
+from proxy.audit import Recorder, TenantEdit
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_record
+from proxy.cli.recording import with_recorded_store
 from proxy.config import Settings
 from proxy.config.values import Rule, parse_size
 from proxy.errors import TenantError
@@ -142,13 +144,14 @@ def discard(tenant: str, config_path: Path | None) -> None:
 
 
 def _edit(config_path: Path | None, name: str, change: Callable[[Tenant, int | None], Tenant]) -> None:
-    async def work(store: Store, settings: Settings) -> None:
+    async def work(store: Store, settings: Settings, recorder: Recorder) -> None:
         def edit(stored: Tenants) -> Tenants:
             return {**stored, name: change(known(stored, name), settings.rate_ceiling)}
 
-        await store.edit_tenants(edit)
+        recorded = TenantEdit(edit, recorder)
+        await store.edit_tenants(recorded, recorded.notes)
 
-    with_store(config_path, work)
+    with_recorded_store(config_path, work)
 
 
 def _on_trial(tenant: Tenant) -> Policy:

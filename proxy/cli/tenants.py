@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import click
 
 from proxy import listing
+from proxy.audit import Recorder, TenantEdit
 from proxy.cli.inputs import config_option, json_option, with_store
 from proxy.cli.output import print_record, print_rows, warn_of_arguments
 from proxy.cli.policy import known, policy_changes, shown
+from proxy.cli.recording import with_recorded_store
 from proxy.config import Settings, TenantEntry, load_tenants_file
 from proxy.credentials import hash_shared_key
 from proxy.errors import TenantError
@@ -137,7 +139,7 @@ def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: A
             )
         return _together({**stored, name: _changed(Tenant(name), given)})
 
-    with_store(config_path, lambda store, _: store.edit_tenants(edit))
+    _edit(config_path, edit)
     click.echo(f"Added tenant {name}. Next: pleo-proxy connect {name}")
     _warn_of_keys(options)
 
@@ -160,7 +162,7 @@ def set_(
     if not given:
         raise click.UsageError("nothing to change; give at least one option")
 
-    async def work(store: Store, _settings: Settings) -> None:
+    async def work(store: Store, _settings: Settings, recorder: Recorder) -> None:
         grants = await store.grants()
 
         def edit(stored: Tenants) -> Tenants:
@@ -168,9 +170,10 @@ def set_(
             _check_company(changed, grants)
             return _together({**stored, name: changed})
 
-        await store.edit_tenants(edit)
+        recorded = TenantEdit(edit, recorder)
+        await store.edit_tenants(recorded, recorded.notes)
 
-    with_store(config_path, work)
+    with_recorded_store(config_path, work)
     click.echo(f"Changed tenant {name}.")
     _warn_of_keys(options)
 
@@ -212,7 +215,7 @@ def remove(name: str, config_path: Path | None) -> None:
         gone = known(stored, name)
         return {other: tenant for other, tenant in stored.items() if tenant is not gone}
 
-    with_store(config_path, lambda store, _: store.edit_tenants(edit))
+    _edit(config_path, edit)
     click.echo(f"Removed tenant {name} and erased its grant.")
 
 
@@ -236,7 +239,7 @@ def _switch(config_path: Path | None, name: str, *, enabled: bool) -> None:
     def edit(stored: Tenants) -> Tenants:
         return {**stored, name: replace(known(stored, name), enabled=enabled)}
 
-    with_store(config_path, lambda store, _: store.edit_tenants(edit))
+    _edit(config_path, edit)
     click.echo(f"{'Enabled' if enabled else 'Disabled'} tenant {name}.")
 
 
@@ -252,7 +255,7 @@ def apply(file: Path, config_path: Path | None, *, dry_run: bool) -> None:
     """
     entries = load_tenants_file(file, os.environ)
 
-    async def work(store: Store, settings: Settings) -> list[str]:
+    async def work(store: Store, settings: Settings, recorder: Recorder) -> list[str]:
         grants = await store.grants()
         ceiling = settings.rate_ceiling
 
@@ -265,21 +268,27 @@ def apply(file: Path, config_path: Path | None, *, dry_run: bool) -> None:
         if dry_run:
             before = await store.tenants()
             return _difference(before, edit(before))
-        before = {}
+        recorded = TenantEdit(edit, recorder)
+        after = await store.edit_tenants(recorded, recorded.notes)
+        return _difference(recorded.before, after)
 
-        def edit_and_remember(stored: Tenants) -> Tenants:
-            before.update(stored)
-            return edit(stored)
-
-        return _difference(before, await store.edit_tenants(edit_and_remember))
-
-    lines = with_store(config_path, work)
+    lines = with_recorded_store(config_path, work)
     for line in lines:
         click.echo(line)
     if not lines:
         click.echo("Nothing to change.")
     elif dry_run:
         click.echo("Nothing was changed (--dry-run).")
+
+
+def _edit(config_path: Path | None, edit: Callable[[Tenants], Tenants]) -> None:
+    """Carry out an edit that needs to know nothing but the tenants."""
+
+    async def work(store: Store, _settings: Settings, recorder: Recorder) -> None:
+        recorded = TenantEdit(edit, recorder)
+        await store.edit_tenants(recorded, recorded.notes)
+
+    with_recorded_store(config_path, work)
 
 
 def _from_entry(entry: TenantEntry, stored: Tenant | None, ceiling: int | None) -> Tenant:

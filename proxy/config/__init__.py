@@ -16,7 +16,7 @@ from proxy.config.loading import find, load
 from proxy.config.operators import Admin
 from proxy.config.reference import reference, settings_table
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
-from proxy.config.sections import Endpoints, Listen, Log, Pleo, Store, Vault
+from proxy.config.sections import Audit, Endpoints, Listen, Log, Pleo, Store, Vault
 from proxy.config.settings import Settings
 from proxy.config.tenants_file import TenantEntry, load_tenants_file
 from proxy.config.tuning import Limits, Refresh
@@ -25,6 +25,7 @@ from proxy.config.values import Address
 __all__ = [
     "Address",
     "Admin",
+    "Audit",
     "CallerListener",
     "CredentialRef",
     "Endpoints",

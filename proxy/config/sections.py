@@ -27,6 +27,7 @@ from proxy.config.values import (
     Address,
     BaseUrl,
     Count,
+    Days,
     Endpoint,
     FilePath,
     HostNames,
@@ -338,6 +339,16 @@ class Vault(Section):
         default=FileRef(Path("/var/lib/pleo-proxy/keys")),
         description="The key ring. By default the file `keys` in `store.state_dir`. A file is generated with "
         "mode 0600 at the first start if absent, and refused if others can read it.",
+    )
+
+
+class Audit(Section):
+    """The audit trail in the store."""
+
+    keep_days: Days = Field(
+        default=400.0,
+        description="Records older than this are removed. The default is a year and some weeks to look back "
+        "on it. A tenant in use all day makes some 120 records a day, of 300 bytes each.",
     )
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
-from proxy.config.sections import ENDPOINTS, Endpoints, Listen, Log, Pleo, Section, Store, Vault
+from proxy.config.sections import ENDPOINTS, Audit, Endpoints, Listen, Log, Pleo, Section, Store, Vault
 from proxy.config.tuning import Limits, Refresh
 from proxy.config.values import Rule, origin_of
 from proxy.model import Origin
@@ -25,6 +25,7 @@ class Settings(Section):
     store: Store = Store()
     vault: Vault = Field(default=Vault(), validate_default=True)
     admin: Admin = Admin()
+    audit: Audit = Audit()
     log: Log = Log()
     refresh: Refresh = Refresh()
     limits: Limits = Limits()

@@ -10,6 +10,8 @@
 * :mod:`~proxy.store.postgres_sessions`: who is logged in to the operator's pages, in that database
 * :mod:`~proxy.store.postgres_connection`: how that database is reached, checked, migrated, or refused
 * :mod:`~proxy.store.postgres_schema`: its tables, step by step
+* :mod:`~proxy.store.trail`: the audit trail of a store; :mod:`~proxy.store.sqlite_trail` and
+  :mod:`~proxy.store.postgres_trail`: where its records are
 * :mod:`~proxy.store.loop_thread`: the thread of that store
 * :mod:`~proxy.store.lock`: one ``serve`` at a time
 * :mod:`~proxy.store.journal`: pairs that were issued and not saved yet, in a local file
@@ -38,21 +40,27 @@ from proxy.store.interface import (
 from proxy.store.journal import Issued, Journal, JournalInUse, JournalUnavailable, journal_path, journals_in
 from proxy.store.lock import ServeLock
 from proxy.store.sqlite import SqliteStore
+from proxy.store.trail import Extension, Marks, Notes, Standing, Trail
 
 __all__ = [
     "LINK_KEPT_S",
     "AdminSessions",
     "Content",
+    "Extension",
     "Issued",
     "Journal",
     "JournalInUse",
     "JournalUnavailable",
     "LinkSpent",
+    "Marks",
+    "Notes",
     "ServeLock",
     "Snapshot",
+    "Standing",
     "Store",
     "StoreNotEmpty",
     "TenantGone",
+    "Trail",
     "instance_name",
     "journal_path",
     "journals_in",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.chain import Note
 from proxy.model import (
     AdminSession,
     Flow,
@@ -19,6 +20,7 @@ from proxy.model import (
     Sealed,
     Tenant,
 )
+from proxy.store.trail import NO_MARKS, Marks, Notes, Trail
 
 LINK_KEPT_S = 24 * 3600.0
 """How long an expired link is kept: who opens it late is told that it expired, not that it never was."""
@@ -57,6 +59,9 @@ class Snapshot:
     links: tuple[Link, ...]
     """In the order of their ids, as the flows."""
     flows: tuple[Flow, ...]
+    marks: Marks = NO_MARKS
+    """Of the audit trail, whose records are too many to be held at once; see :meth:`Trail.read`."""
+    notes: tuple[Note, ...] = ()
 
 
 class AdminSessions(Protocol):
@@ -83,18 +88,23 @@ class Store(Protocol):
 
     The ``edit`` functions run inside the transaction and away from the event loop, so they must be pure:
     values in, values out, no I/O and no await. One that raises has refused: nothing is written, and its
-    exception comes out unchanged.
+    exception comes out unchanged. The ``notes`` are asked after them, where something
+    changes, for what the audit trail is to have of it: the change does not happen without them.
     """
 
     @property
     def sessions(self) -> AdminSessions:
         """Who is logged in to the operator's pages."""
 
+    @property
+    def trail(self) -> Trail:
+        """The audit trail."""
+
     async def tenants(self) -> dict[str, Tenant]:
         """All tenants by name, in the order of their names."""
 
     async def edit_tenants(
-        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes = tuple
     ) -> dict[str, Tenant]:
         """Replace all tenants by what ``edit`` makes of them, writing the difference; returns the new ones.
 
@@ -110,7 +120,9 @@ class Store(Protocol):
     async def grant(self, tenant: str) -> Grant | None:
         """The tenant's grant; ``None`` where nobody consented, or the tenant does not exist."""
 
-    async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
+    async def edit_grant(
+        self, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes = tuple
+    ) -> Grant | None:
         """Replace one grant by what ``edit`` makes of it; returns what is stored afterwards.
 
         An unchanged grant is not written; ``None`` removes it. No other writer, of any process, comes
@@ -139,7 +151,7 @@ class Store(Protocol):
     async def content(self) -> Content:
         """All tenants and grants and the key check, as they were at one and the same moment."""
 
-    async def edit_content(self, edit: Callable[[Content], Content]) -> Content:
+    async def edit_content(self, edit: Callable[[Content], Content], notes: Notes = tuple) -> Content:
         """Replace tenants, grants and key check by what ``edit`` makes of them, writing the difference.
 
         No other writer comes between reading and writing. Returns what is stored afterwards.
@@ -147,7 +159,7 @@ class Store(Protocol):
         :raises TenantError: as in :meth:`edit_tenants`.
         """
 
-    async def add_link(self, link: Link) -> None:
+    async def add_link(self, link: Link, notes: Notes = tuple) -> None:
         """Store a new connect link.
 
         :raises TenantGone: its tenant does not exist.
@@ -190,9 +202,9 @@ class Store(Protocol):
         """All that is stored, as it was at one and the same moment."""
 
     async def fill(self, snapshot: Snapshot) -> None:
-        """Store all of ``snapshot`` at once, in a store that holds nothing.
+        """Store all of ``snapshot`` at once, in a store that holds nothing but perhaps records of its trail.
 
-        :raises StoreNotEmpty: it holds a tenant or a key check; nothing was written.
+        :raises StoreNotEmpty: it holds a tenant, a key check or a trail with marks; nothing was written.
         """
 
     async def changed(self) -> bool:

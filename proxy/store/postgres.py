@@ -7,8 +7,7 @@ stands for its grant too, which may not exist yet, and one lock stands for all t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import astuple
 from itertools import groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -34,8 +33,12 @@ from proxy.store.postgres_connection import (
     Connections,
     fault_of,
     is_defect,
+    reading,
+    writing,
 )
 from proxy.store.postgres_sessions import PostgresSessions
+from proxy.store.postgres_trail import PostgresTrail, put_marks, put_notes, read_marks, read_notes
+from proxy.store.trail import Notes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +54,7 @@ class PostgresStore:
         """What runs on the thread; looked at there only."""
         self._closing = False
         self.sessions = PostgresSessions(self._run)
+        self.trail = PostgresTrail(self._run)
 
     @classmethod
     def open(cls, url: StoreUrl, *, create: bool = True) -> PostgresStore:
@@ -70,9 +74,9 @@ class PostgresStore:
         return await self._run(_tenants)
 
     async def edit_tenants(
-        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes = tuple
     ) -> dict[str, Tenant]:
-        return await self._run(_edit_tenants, edit)
+        return await self._run(_edit_tenants, edit, notes)
 
     async def grants(self) -> dict[str, Grant]:
         return await self._run(_grants)
@@ -80,8 +84,10 @@ class PostgresStore:
     async def grant(self, tenant: str) -> Grant | None:
         return await self._run(_grant, tenant)
 
-    async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
-        return await self._run(_edit_grant, tenant, edit)
+    async def edit_grant(
+        self, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes = tuple
+    ) -> Grant | None:
+        return await self._run(_edit_grant, tenant, edit, notes)
 
     async def connect(
         self,
@@ -96,11 +102,11 @@ class PostgresStore:
     async def content(self) -> Content:
         return await self._run(_content)
 
-    async def edit_content(self, edit: Callable[[Content], Content]) -> Content:
-        return await self._run(_edit_content, edit)
+    async def edit_content(self, edit: Callable[[Content], Content], notes: Notes = tuple) -> Content:
+        return await self._run(_edit_content, edit, notes)
 
-    async def add_link(self, link: Link) -> None:
-        await self._run(_add_link, link)
+    async def add_link(self, link: Link, notes: Notes = tuple) -> None:
+        await self._run(_add_link, link, notes)
 
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
         return await self._run(_link, id)
@@ -174,22 +180,8 @@ class PostgresStore:
         return await asyncio.shield(future)
 
 
-@asynccontextmanager
-async def _writing(db: Connections) -> AsyncIterator[Connection]:
-    """A transaction that sees, statement by statement, what others have committed: locks come first."""
-    async with db.connection() as conn, conn.transaction():
-        yield conn
-
-
-@asynccontextmanager
-async def _reading(db: Connections) -> AsyncIterator[Connection]:
-    """A transaction whose statements all see the same moment."""
-    async with db.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-        yield conn
-
-
 async def _tenants(db: Connections) -> dict[str, Tenant]:
-    async with _reading(db) as conn:
+    async with reading(db) as conn:
         return await _read_tenants(conn)
 
 
@@ -212,14 +204,15 @@ async def _lock_tenants(conn: Connection) -> None:
 
 
 async def _edit_tenants(
-    db: Connections, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+    db: Connections, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes
 ) -> dict[str, Tenant]:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         before = await _read_tenants(conn)
         after = rows.named(edit(dict(before)))
         if after != before:
             await _write_tenants(conn, before, after)
+            await put_notes(conn, notes())
             await db.tell(conn)
     return after
 
@@ -279,9 +272,9 @@ async def _read_grant(conn: Connection, tenant: str) -> Grant | None:
 
 
 async def _edit_grant(
-    db: Connections, tenant: str, edit: Callable[[Grant | None], Grant | None]
+    db: Connections, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes
 ) -> Grant | None:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _hold_tenant(conn, tenant)
         # A statement of its own: joined to the one that waits for the lock, it would show the grant as it was
         # before the wait.
@@ -289,6 +282,7 @@ async def _edit_grant(
         after = edit(before)
         if after != before:
             await _write_grant(conn, tenant, after)
+            await put_notes(conn, notes())
             await db.tell(conn)
     return after
 
@@ -300,7 +294,7 @@ async def _connect(
     link: str,
     at: float,
 ) -> tuple[Tenant, Grant]:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         row = await _hold_tenant(conn, tenant)
         await _use_link(conn, link, at)
@@ -314,7 +308,7 @@ async def _connect(
 
 
 async def _content(db: Connections) -> Content:
-    async with _reading(db) as conn:
+    async with reading(db) as conn:
         return await _read_content(conn)
 
 
@@ -322,8 +316,8 @@ async def _read_content(conn: Connection) -> Content:
     return Content(await _read_tenants(conn), await _read_grants(conn), await _read_key_check(conn))
 
 
-async def _edit_content(db: Connections, edit: Callable[[Content], Content]) -> Content:
-    async with _writing(db) as conn:
+async def _edit_content(db: Connections, edit: Callable[[Content], Content], notes: Notes) -> Content:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         # And each grant. In one order, though nobody else takes more than one of these locks.
         await conn.execute("SELECT FROM tenants ORDER BY name FOR UPDATE")
@@ -336,6 +330,7 @@ async def _edit_content(db: Connections, edit: Callable[[Content], Content]) -> 
                 await _write_grant(conn, tenant, after.grants.get(tenant))
         if after.key_check is not None and after.key_check != before.key_check:
             await _put_key_check(conn, after.key_check)
+        await put_notes(conn, notes())
         await db.tell(conn)
         return await _read_content(conn)
 
@@ -364,10 +359,11 @@ _PUT_FLOW = (
 )
 
 
-async def _add_link(db: Connections, link: Link) -> None:
-    async with _writing(db) as conn:
+async def _add_link(db: Connections, link: Link, notes: Notes) -> None:
+    async with writing(db) as conn:
         await _keep_tenant(conn, link.tenant)
         await conn.execute(_PUT_LINK, *astuple(link))
+        await put_notes(conn, notes())
         await db.tell(conn)
 
 
@@ -386,7 +382,7 @@ async def _use_link(conn: Connection, link: str, at: float) -> None:
 
 
 async def _add_flow(db: Connections, flow: Flow) -> None:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _keep_tenant(conn, flow.tenant)
         await conn.execute(_PUT_FLOW, *astuple(flow))
         await db.tell(conn)
@@ -394,7 +390,7 @@ async def _add_flow(db: Connections, flow: Flow) -> None:
 
 async def _take_flow(db: Connections, flow: str, browser: str, at: float) -> Flow | None:
     statement = "DELETE FROM flows WHERE id = $1 AND browser = $2 AND expires_at > $3 RETURNING *"
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         row = await _row(conn, statement, flow, browser, at)
         if row:
             await db.tell(conn)
@@ -402,7 +398,7 @@ async def _take_flow(db: Connections, flow: str, browser: str, at: float) -> Flo
 
 
 async def _edit_flows(db: Connections, edit: Callable[[Flow], Flow]) -> list[Flow]:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         found = await _rows(conn, "SELECT * FROM flows ORDER BY id FOR UPDATE")
         before = [rows.flow_of(row) for row in found]
@@ -415,7 +411,7 @@ async def _edit_flows(db: Connections, edit: Callable[[Flow], Flow]) -> list[Flo
 
 
 async def _sweep(db: Connections, at: float) -> None:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         flows = await conn.execute("DELETE FROM flows WHERE expires_at <= $1", at)
         links = await conn.execute("DELETE FROM links WHERE expires_at <= $1", at - LINK_KEPT_S)
@@ -434,7 +430,7 @@ async def _read_key_check(conn: Connection) -> Sealed | None:
 
 
 async def _set_key_check(db: Connections, sealed: Sealed, replacing: Sealed | None) -> None:
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         if await _read_key_check(conn) == replacing:
             await _put_key_check(conn, sealed)
@@ -450,16 +446,16 @@ async def _put_key_check(conn: Connection, sealed: Sealed) -> None:
 
 
 async def _snapshot(db: Connections) -> Snapshot:
-    async with _reading(db) as conn:
+    async with reading(db) as conn:
         links = await _rows(conn, "SELECT * FROM links ORDER BY id")
         flows = await _rows(conn, "SELECT * FROM flows ORDER BY id")
-        content = await _read_content(conn)
-    return Snapshot(content, tuple(map(rows.link_of, links)), tuple(map(rows.flow_of, flows)))
+        content, marks, notes = await _read_content(conn), await read_marks(conn), await read_notes(conn)
+    return Snapshot(content, tuple(map(rows.link_of, links)), tuple(map(rows.flow_of, flows)), marks, notes)
 
 
 async def _fill(db: Connections, snapshot: Snapshot) -> None:
     content = snapshot.content
-    async with _writing(db) as conn:
+    async with writing(db) as conn:
         await _lock_tenants(conn)
         if await conn.fetchval("SELECT EXISTS (SELECT FROM tenants) OR EXISTS (SELECT FROM meta)"):
             raise StoreNotEmpty
@@ -470,6 +466,8 @@ async def _fill(db: Connections, snapshot: Snapshot) -> None:
             await conn.execute(_PUT_LINK, *astuple(link))
         for flow in snapshot.flows:
             await conn.execute(_PUT_FLOW, *astuple(flow))
+        await put_marks(conn, snapshot.marks)
+        await put_notes(conn, snapshot.notes)
         if content.key_check is not None:
             await _put_key_check(conn, content.key_check)
         await db.tell(conn)

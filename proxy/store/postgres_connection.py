@@ -228,6 +228,20 @@ class Connections:
         return StoreUnavailable(f"The store failed: {self._why}")
 
 
+@asynccontextmanager
+async def writing(db: Connections) -> AsyncIterator[Connection]:
+    """A transaction that sees, statement by statement, what others have committed: locks come first."""
+    async with db.connection() as conn, conn.transaction():
+        yield conn
+
+
+@asynccontextmanager
+async def reading(db: Connections) -> AsyncIterator[Connection]:
+    """A transaction whose statements all see the same moment."""
+    async with db.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        yield conn
+
+
 def _arguments(url: StoreUrl) -> dict[str, Any]:
     password = {} if url.password is None else {"password": url.password.reveal()}
     return {

@@ -105,10 +105,35 @@ _SESSIONS = """
     );
 """
 
+_AUDIT = """
+    CREATE TABLE audit (
+        number BIGINT PRIMARY KEY CHECK (number > 0),
+        at DOUBLE PRECISION NOT NULL,
+        event TEXT NOT NULL,
+        tenant TEXT,
+        actor TEXT NOT NULL,
+        details TEXT NOT NULL,
+        previous BYTEA NOT NULL,
+        link BYTEA NOT NULL
+    );
+
+    CREATE TABLE audit_notes (
+        id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        at DOUBLE PRECISION NOT NULL,
+        event TEXT NOT NULL,
+        tenant TEXT,
+        actor TEXT NOT NULL,
+        details TEXT NOT NULL,
+        key TEXT NOT NULL,
+        tag TEXT NOT NULL
+    );
+"""
+
 STEPS = {
     "m001_initial": _INITIAL,
     "m002_policies": _POLICIES,
     "m003_routes": _ROUTES,
     "m004_sessions": _SESSIONS,
+    "m005_audit": _AUDIT,
 }
 """Statements by the step's name, in the order in which they are applied."""

@@ -134,7 +134,36 @@ def m004_sessions(db: Database) -> None:
     )
 
 
-STEPS = (m001_initial, m002_policies, m003_routes, m004_sessions)
+def m005_audit(db: Database) -> None:
+    """The audit trail: records in a chain, and what is not in it yet. Its marks are rows of ``meta``."""
+    db.executescript(
+        """
+        CREATE TABLE audit (
+            number INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
+            at REAL NOT NULL,
+            event TEXT NOT NULL,
+            tenant TEXT,
+            actor TEXT NOT NULL,
+            details TEXT NOT NULL,
+            previous BLOB NOT NULL,
+            link BLOB NOT NULL
+        ) STRICT;
+
+        CREATE TABLE audit_notes (
+            id INTEGER NOT NULL PRIMARY KEY,
+            at REAL NOT NULL,
+            event TEXT NOT NULL,
+            tenant TEXT,
+            actor TEXT NOT NULL,
+            details TEXT NOT NULL,
+            key TEXT NOT NULL,
+            tag TEXT NOT NULL
+        ) STRICT;
+        """
+    )
+
+
+STEPS = (m001_initial, m002_policies, m003_routes, m004_sessions, m005_audit)
 
 migrations = Migrations("pleo-proxy")
 for _step in STEPS:

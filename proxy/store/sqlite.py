@@ -30,6 +30,8 @@ from proxy.store import rows
 from proxy.store.connection import connect, fault_of, reading, writing
 from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, StoreNotEmpty, TenantGone
 from proxy.store.sqlite_sessions import SqliteSessions
+from proxy.store.sqlite_trail import SqliteTrail, put_marks, put_notes, read_marks, read_notes
+from proxy.store.trail import NO_MARKS, Notes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class SqliteStore:
         self._seen = _data_version(db)
         self._closing = False
         self.sessions = SqliteSessions(self._run)
+        self.trail = SqliteTrail(self._run)
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
@@ -65,9 +68,9 @@ class SqliteStore:
         return await self._run(_tenants)
 
     async def edit_tenants(
-        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+        self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes = tuple
     ) -> dict[str, Tenant]:
-        return await self._run(_edit_tenants, edit)
+        return await self._run(_edit_tenants, edit, notes)
 
     async def grants(self) -> dict[str, Grant]:
         return await self._run(_grants)
@@ -75,8 +78,10 @@ class SqliteStore:
     async def grant(self, tenant: str) -> Grant | None:
         return await self._run(_grant, tenant)
 
-    async def edit_grant(self, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
-        return await self._run(_edit_grant, tenant, edit)
+    async def edit_grant(
+        self, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes = tuple
+    ) -> Grant | None:
+        return await self._run(_edit_grant, tenant, edit, notes)
 
     async def connect(
         self,
@@ -91,11 +96,11 @@ class SqliteStore:
     async def content(self) -> Content:
         return await self._run(_content)
 
-    async def edit_content(self, edit: Callable[[Content], Content]) -> Content:
-        return await self._run(_edit_content, edit)
+    async def edit_content(self, edit: Callable[[Content], Content], notes: Notes = tuple) -> Content:
+        return await self._run(_edit_content, edit, notes)
 
-    async def add_link(self, link: Link) -> None:
-        await self._run(_add_link, link)
+    async def add_link(self, link: Link, notes: Notes = tuple) -> None:
+        await self._run(_add_link, link, notes)
 
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
         return await self._run(_link, id)
@@ -180,12 +185,14 @@ def _read_tenants(db: Database) -> dict[str, Tenant]:
 
 
 def _edit_tenants(
-    db: Database, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]]
+    db: Database, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes
 ) -> dict[str, Tenant]:
     with writing(db):
         before = _read_tenants(db)
         after = rows.named(edit(dict(before)))
-        _write_tenants(db, before, after)
+        if after != before:
+            _write_tenants(db, before, after)
+            put_notes(db, notes())
     return after
 
 
@@ -227,12 +234,16 @@ def _grant(db: Database, tenant: str) -> Grant | None:
     return rows.grant_of(row) if row else None
 
 
-def _edit_grant(db: Database, tenant: str, edit: Callable[[Grant | None], Grant | None]) -> Grant | None:
+def _edit_grant(
+    db: Database, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes
+) -> Grant | None:
     with writing(db):
         _require_tenant(db, tenant)
         before = _grant(db, tenant)
         after = edit(before)
-        _write_grant(db, tenant, before, after)
+        if after != before:
+            _write_grant(db, tenant, before, after)
+            put_notes(db, notes())
     return after
 
 
@@ -263,7 +274,7 @@ def _read_content(db: Database) -> Content:
     return Content(_read_tenants(db), _grants(db), _key_check(db))
 
 
-def _edit_content(db: Database, edit: Callable[[Content], Content]) -> Content:
+def _edit_content(db: Database, edit: Callable[[Content], Content], notes: Notes) -> Content:
     with writing(db):
         before = _read_content(db)
         after = edit(before)
@@ -273,6 +284,7 @@ def _edit_content(db: Database, edit: Callable[[Content], Content]) -> Content:
             _write_grant(db, tenant, before.grants.get(tenant), after.grants.get(tenant))
         if after.key_check is not None and after.key_check != before.key_check:
             _put_key_check(db, after.key_check)
+        put_notes(db, notes())
         return _read_content(db)
 
 
@@ -302,10 +314,11 @@ _PUT_FLOW = (
 )
 
 
-def _add_link(db: Database, link: Link) -> None:
+def _add_link(db: Database, link: Link, notes: Notes) -> None:
     with writing(db):
         _require_tenant(db, link.tenant)
         db.execute(_PUT_LINK, asdict(link))
+        put_notes(db, notes())
 
 
 def _link(db: Database, link: str) -> Link | None:
@@ -368,15 +381,15 @@ def _put_key_check(db: Database, sealed: Sealed) -> None:
 
 def _snapshot(db: Database) -> Snapshot:
     with reading(db):
-        links = db.query("SELECT * FROM links ORDER BY id")
-        flows = db.query("SELECT * FROM flows ORDER BY id")
-        return Snapshot(_read_content(db), tuple(map(rows.link_of, links)), tuple(map(rows.flow_of, flows)))
+        links = tuple(map(rows.link_of, db.query("SELECT * FROM links ORDER BY id")))
+        flows = tuple(map(rows.flow_of, db.query("SELECT * FROM flows ORDER BY id")))
+        return Snapshot(_read_content(db), links, flows, read_marks(db), read_notes(db))
 
 
 def _fill(db: Database, snapshot: Snapshot) -> None:
     content = snapshot.content
     with writing(db):
-        if _read_tenants(db) or _key_check(db) is not None:
+        if _read_tenants(db) or _key_check(db) is not None or read_marks(db) != NO_MARKS:
             raise StoreNotEmpty
         _write_tenants(db, {}, rows.named(content.tenants))
         for tenant, grant in content.grants.items():
@@ -385,6 +398,8 @@ def _fill(db: Database, snapshot: Snapshot) -> None:
             db.execute(_PUT_LINK, asdict(link))
         for flow in snapshot.flows:
             db.execute(_PUT_FLOW, asdict(flow))
+        put_marks(db, snapshot.marks)
+        put_notes(db, snapshot.notes)
         if content.key_check is not None:
             _put_key_check(db, content.key_check)
 

@@ -9,9 +9,8 @@ import pytest
 from proxy.errors import StoreUnavailable
 from proxy.model import AdminSession, Role
 from proxy.store import Store
-from tests.store.test_store_contract import NOW, Opener, open_again, store
-
-__all__ = ["open_again", "store"]  # pytest finds fixtures by the names of this module
+from tests.store.conftest import Opener
+from tests.store.test_store_contract import NOW
 
 SESSION = AdminSession("id", Role.VIEWER, "ann@example.com", "proof", created_at=NOW, seen_at=NOW + 1)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from proxy.config.store_url import parse_store_url
 from proxy.errors import StoreUnavailable, TenantError
 from proxy.model import (
     Flow,
@@ -33,37 +31,10 @@ from proxy.store import (
     Store,
     StoreNotEmpty,
     TenantGone,
-    open_store,
 )
+from tests.store.conftest import Opener
 
 NOW = 1_750_000_000.25
-
-Opener = Callable[[], Awaitable[Store]]
-"""Opens the same store once more, as another process would."""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    opened: list[Store] = []
-    # Asked for by its name, so that a server is started only where one is tested.
-    text = (
-        f"sqlite:{tmp_path / 'proxy.db'}"
-        if request.param == "sqlite"
-        else request.getfixturevalue("database")
-    )
-
-    async def open_it() -> Store:
-        opened.append(open_store(parse_store_url(text)))
-        return opened[-1]
-
-    yield open_it
-    for store in opened:
-        await store.close()
-
-
-@pytest.fixture
-async def store(open_again: Opener) -> Store:
-    return await open_again()
 
 
 @pytest.fixture
