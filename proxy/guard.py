@@ -86,15 +86,17 @@ def check_browser(fields: Fields, authority: str | None) -> None:
     :raises BrowserRefused: a page sent this, or a browser that does not say for whom.
     """
     site = fields.values(b"sec-fetch-site")
-    if any(value != b"none" for value in site):
+    if site and site != [b"none"]:
         raise BrowserRefused("Sec-Fetch-Site says that a page sent this request")
-    own = (authority or "").encode("latin-1")
-    if not all(_is_at(own, value) for value in fields.values(b"origin")):
-        raise BrowserRefused("Origin says that a page of another site sent this request")
-    if any(_WEB.match(value) and not _is_at(own, value) for value in fields.values(b"referer")):
-        raise BrowserRefused("Referer says that a page of another site sent this request")
-    if any(fields.values(name) for name in _OF_PAGES):
-        raise BrowserRefused("the request has a header that browsers send for pages only")
+    for value in fields.values(b"origin"):
+        if not _is_at(authority, value):
+            raise BrowserRefused("Origin says that a page of another site sent this request")
+    for value in fields.values(b"referer"):
+        if _WEB.match(value) and not _is_at(authority, value):
+            raise BrowserRefused("Referer says that a page of another site sent this request")
+    for name in _OF_PAGES:
+        if fields.values(name):
+            raise BrowserRefused("the request has a header that browsers send for pages only")
     if not site and not fields.values(headers.TENANT) and _is_unmarked_browser(fields):
         raise BrowserRefused("the request looks like a browser's, and does not say whether a page sent it")
 
@@ -129,10 +131,11 @@ def _is_unmarked_browser(fields: Fields) -> bool:
     )
 
 
-def _is_at(own: bytes, url: bytes) -> bool:
-    """Whether ``url`` is of the origin at ``own``. TLS may have ended in front of the proxy."""
+def _is_at(authority: str | None, url: bytes) -> bool:
+    """Whether ``url`` is of the origin at ``authority``. TLS may have ended in front of the proxy."""
     scheme, _, rest = url.partition(b"://")
-    return scheme in (b"http", b"https") and rest.partition(b"/")[0] == own != b""
+    own = rest.partition(b"/")[0].decode("latin-1")
+    return scheme in (b"http", b"https") and own == authority
 
 
 def one_hop_less(fields: Fields) -> Fields:

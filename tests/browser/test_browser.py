@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from playwright.async_api import BrowserContext, Page
 
-from proxy import guard
-from proxy.sandbox import Sandbox
+from proxy import guard, headers
+from proxy.sandbox import Sandbox, api_app
+from proxy.sandbox.calls import Reply
 from tests.browser.attacker import (
     PLAIN_ADDRESS,
     PLAIN_NAME,
@@ -29,6 +31,8 @@ from tests.harness import Proxy, running_proxy, until
 
 ROOT = Path(__file__).parent.parent.parent
 EMPLOYEES = "/acme/v2/employees"
+PATIENCE_S = 30.0
+"""Within which a busy browser has sent what it was told to."""
 UNSENT = {"speculation", "prerender"}
 """Attacks that this browser keeps to itself in some cases; if it sends them they must be refused as well."""
 
@@ -92,7 +96,7 @@ async def test_a_page_of_another_site_neither_reads_nor_writes(
     assert {attack: text for attack, text in read.items() if text is not None} == {}
     await page.evaluate("(url) => { location = url }", f"{base}{EMPLOYEES}/location")
     attacks = {*read, "location"}
-    await until(lambda: attacks - UNSENT <= seen_by_proxy(named).keys())
+    await until(lambda: attacks - UNSENT <= seen_by_proxy(named).keys(), PATIENCE_S)
     seen = seen_by_proxy(named)
     assert {attack: ended for attack, ended in seen.items() if ended != {"browser-refused"}} == {}
     assert named.pleo.counters.api_requests == calls
@@ -107,13 +111,44 @@ async def test_without_the_guard_the_same_page_reaches_pleo(
     monkeypatch.setattr(guard, "check_browser", lambda *_: None)
     page = await attacking_page(browser, site)
     read = await page.evaluate("(base) => attack(base)", f"http://{host}:{named.address[1]}")
-    await until(lambda: read.keys() - UNSENT <= seen_by_pleo(named))
+    await until(lambda: read.keys() - UNSENT <= seen_by_pleo(named), PATIENCE_S)
     wrote = {
         request.target.rpartition("/")[2]
         for request in named.pleo.api_requests
         if request.method == "POST" and request.body_length
     }
     assert {"post", "post-no-referrer", "beacon", "form-text-plain", "policy-report"} <= wrote
+
+
+async def test_an_answer_that_pleo_opens_to_pages_stays_closed(
+    named: Proxy, browser: BrowserContext, site: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even past the guard no page reads an answer and no cookie is kept: answers leave that out."""
+    render = api_app._render
+
+    def opened(reply: Reply) -> web.Response:
+        answer = render(reply)
+        answer.headers.update({"Access-Control-Allow-Origin": "*", "Set-Cookie": "session=1"})
+        return answer
+
+    monkeypatch.setattr(api_app, "_render", opened)
+    monkeypatch.setattr(guard, "check_browser", lambda *_: None)
+    page = await attacking_page(browser, site)
+    read = "(url) => fetch(url, {credentials: 'omit'}).then((answer) => answer.text(), () => null)"
+    image = "(url) => element('img', {src: url})"
+    url = named.base_url + EMPLOYEES
+    assert await page.evaluate(read, url) is None
+    await page.evaluate(image, url)
+    assert await browser.cookies() == []
+    assert len(named.pleo.api_requests) >= 2
+    # It would be read, and kept, if it came.
+    monkeypatch.setattr(headers, "_kinds", {})
+    monkeypatch.setattr(headers, "_CORS_PREFIX", b" ")
+    monkeypatch.setattr(headers, "_FOR_PAGES", frozenset())
+    assert json.loads(await page.evaluate(read, url))["data"]
+    typed = await browser.new_page()
+    await typed.goto(url)
+    assert [each["name"] for each in await browser.cookies()] == ["session"]
 
 
 @pytest.mark.parametrize("name", ["rebound.example", "rebound.localhost"])
