@@ -4,8 +4,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/pleo-proxy
 WORKDIR /src
 # First what changes seldom, so that it is built seldom.
-COPY requirements.lock ./
-RUN /opt/pleo-proxy/bin/pip install --require-hashes -r requirements.lock
+# With the extras postgres and aws.
+COPY requirements-extras.lock ./
+RUN /opt/pleo-proxy/bin/pip install --require-hashes -r requirements-extras.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
 RUN /opt/pleo-proxy/bin/pip install --no-deps --no-build-isolation . \

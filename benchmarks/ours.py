@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.peers import CREDENTIAL
 from benchmarks.processes import BenchmarkError, environment, free_port, running, wait_until_listening
 from benchmarks.upstream import Endpoint
-from proxy import app, config, lifecycle, pairs
+from proxy import config, groundwork, lifecycle, pairs
 from proxy.errors import ConfigurationError
 from proxy.model import Policy, Preset, Secret, Tenant
 from proxy.oauth import TokenPair
@@ -109,7 +109,7 @@ def connect(config_path: Path, names: Sequence[str]) -> None:
 
     async def fill() -> None:
         try:
-            await _fill(store, await app.open_vault(settings, environment(), store), names)
+            await _fill(store, await groundwork.open_vault(settings, environment(), store), names)
         finally:
             await store.close()
 

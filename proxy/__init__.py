@@ -33,7 +33,9 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 2. edges
 
    * ``hardening``: what other processes of this machine get to see of this one
+   * ``keyservice``: what holds a key elsewhere, with which ours are wrapped; AWS KMS
    * ``config``: settings, found, read and checked as a whole
+   * ``envelope``: a key ring whose keys are wrapped
    * ``keyring``: the key file
    * ``store``: what outlives the process, in SQLite or PostgreSQL
    * ``outbound``: sockets for connections to the outside, none to a forbidden address
@@ -73,6 +75,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 6. the whole
 
    * ``wiring``: the settings as the parts understand them
+   * ``groundwork``: what a start does before anything is served
    * ``app``: builds everything in this order and owns its life
    * ``workers``: several processes of it under one supervisor
 

@@ -16,7 +16,7 @@ from time import monotonic
 
 from aiohttp import web
 
-from proxy import __version__, keyring, recovery, wiring
+from proxy import __version__, recovery, wiring
 from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
@@ -41,24 +41,22 @@ from proxy.facts import (
     TenantsLoaded,
     innermost_place,
 )
+from proxy.groundwork import LEASE_MARGIN_S, keep_others_out, open_vault, recover
 from proxy.listener import CallerServer
 from proxy.model import Clock, Grant, Role, Secret, Tenant
 from proxy.rates import Rates
 from proxy.refresher import Refresher
-from proxy.store import Journal, ServeLock, Store, instance_name, journal_path, open_store
+from proxy.store import Journal, Store, instance_name, journal_path, open_store
 from proxy.telemetry import fan_out
 from proxy.telemetry.audit import AuditSink
 from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
 from proxy.tokens import DAY_S, Tokens
-from proxy.vault import Vault
 
 _WATCH_S = 0.5
 """Pause between looks at the store and at due refreshes: others' changes are to show within a second."""
 _HOUSEKEEPING_S = 60.0
-_LEASE_MARGIN_S = 10.0
-"""What a refresh may take beside the provider's time-out: reading, sealing, saving on a slow disk."""
 _LAST_REQUEST_S = 1.0
 """At a stop an idle connection may send one more request for so long; its answer says that it is the last."""
 
@@ -143,7 +141,7 @@ class App:
             self._clock,
             asyncio.sleep,
             owner,
-            lease_s=settings.refresh.timeout_s + _LEASE_MARGIN_S,
+            lease_s=settings.refresh.timeout_s + LEASE_MARGIN_S,
             takeover_s=settings.refresh.takeover_s,
         )
         self.tokens = Tokens(store, vault, refresher, wiring.refresh_rules(settings), self._emit, self._clock)
@@ -391,57 +389,3 @@ async def start(
 
     stack.push_async_callback(stop)
     return app
-
-
-async def prepare(
-    settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack, emit: Emit
-) -> Secret | None:
-    """What is done once for several workers: the lock, the store's schema, the key ring, old attempts.
-
-    :returns: the admin token if it was generated now, to be shown once.
-    :raises OperatorError: as :func:`start`.
-    """
-    keep_others_out(settings, stack)
-    store = open_store(settings.store.url)
-    try:
-        await open_vault(settings, environ, store)
-        await recover(settings, store, emit)
-    finally:
-        await store.close()
-    return None if settings.admin.token is not None else admin_token.generated(settings.store.state_dir)[1]
-
-
-async def open_vault(settings: Settings, environ: Mapping[str, str], store: Store) -> Vault:
-    """The vault of this store.
-
-    :raises KeyRingError: the key ring is missing, malformed, open to others, or another store's.
-    """
-    check = await store.key_check()
-    keys = keyring.read_or_generate(settings.vault.keys, environ, store_is_sealed=check is not None)
-    vault = Vault(keys)
-    if check is None:
-        await store.set_key_check(vault.seal_check())
-        # Read back: of two instances that start on a new store, the other may have been faster.
-        check = await store.key_check()
-    if check is not None:
-        vault.verify_check(check)
-    return vault
-
-
-def keep_others_out(settings: Settings, stack: AsyncExitStack) -> None:
-    """Take the lock of a SQLite store until ``stack`` is closed; a PostgreSQL store is for many instances.
-
-    :raises StoreError: another ``serve`` has it.
-    """
-    if settings.store.url.path is not None:
-        stack.enter_context(ServeLock.acquire(settings.store.url.path))
-
-
-async def recover(settings: Settings, store: Store, emit: Emit) -> None:
-    """Make good what a former run of this instance left; others may be serving a PostgreSQL store."""
-    # What a worker without a supervisor takes to end at the most.
-    patience_s = settings.limits.drain_s + settings.refresh.timeout_s + _LEASE_MARGIN_S
-    await recovery.replay_all(settings.store.state_dir, store, emit, patience_s=patience_s)
-    alone = settings.store.url.path is not None
-    mine = f"{instance_name(settings.store.state_dir)}/"
-    await recovery.settle_attempts(store, lambda owner: alone or (owner or "").startswith(mine))

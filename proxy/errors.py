@@ -41,6 +41,10 @@ class KeyRingError(UsageError):
     """The vault's keys are missing, malformed, readable by others, or not those of this store."""
 
 
+class KeyServiceError(OperatorError):
+    """The service that wraps the vault's keys cannot be reached, refuses, or needs what is not installed."""
+
+
 class StoreError(OperatorError):
     """The store cannot be opened: no permission, not a database, from a newer version, in use."""
 

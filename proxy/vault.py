@@ -66,6 +66,7 @@ class Vault:
     """
 
     def __init__(self, keys: Secret) -> None:
+        self.keys = keys
         self._ring = ring = _parse_ring(keys.reveal())
         self._ciphers = {key_id: AESGCM(key) for key_id, key in ring.items()}
         self._sealing_id = next(iter(ring))

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
-from proxy import __version__, app, config, lifecycle
+from proxy import __version__, config, groundwork, lifecycle
 from proxy.cli import cli, grants
 from proxy.cli.output import print_rows
 from proxy.config import loading
@@ -37,7 +37,7 @@ CONTRACT = {
     *(f"tenants {name}" for name in ("add", "set", "list", "show", "remove", "enable", "disable", "apply")),
     *(f"grants {name}" for name in ("list", "show", "refresh", "revoke")),
     *(f"policy {name}" for name in ("show", "set", "promote", "discard")),
-    *(f"keys {name}" for name in ("generate", "list", "rotate")),
+    *(f"keys {name}" for name in ("generate", "list", "rewrap", "rotate")),
     "backup",
     "restore",
     *(f"audit {name}" for name in ("verify", "list", "export", "prune")),
@@ -764,14 +764,14 @@ def test_keys_are_generated_for_their_owner_only(ours: Cli, tmp_path: Path) -> N
     configured.write_text(configured.read_text() + elsewhere.read_text())
     ran = ours.done("keys", "list", "--json")
     assert ran.json() == [
-        {"id": "k1", "seals": True, "in_ring": True, "values": 0},
-        {"id": "next-1", "seals": False, "in_ring": True, "values": 0},
+        {"id": "k1", "seals": True, "in_ring": True, "wrapped_by": None, "values": 0},
+        {"id": "next-1", "seals": False, "in_ring": True, "wrapped_by": None, "values": 0},
     ]
     lines = [line.split() for line in ours.done("keys", "list").out.splitlines()]
     assert lines == [
-        ["id", "seals", "in", "ring", "values"],
-        ["k1", "yes", "yes", "0"],
-        ["next-1", "no", "yes", "0"],
+        ["id", "seals", "in", "ring", "wrapped", "by", "values"],
+        ["k1", "yes", "yes", "-", "0"],
+        ["next-1", "no", "yes", "-", "0"],
     ]
 
 
@@ -859,7 +859,7 @@ def sealed(ours: Cli) -> Cli:
 
     async def seal() -> None:
         store = open_store(settings.store.sqlite_path)
-        await app.open_vault(settings, {}, store)
+        await groundwork.open_vault(settings, {}, store)
         await store.close()
 
     asyncio.run(seal())

@@ -58,7 +58,9 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ),
     (
         "hardening",
+        "keyservice",
         "config",
+        "envelope",
         "keyring",
         "store",
         "outbound",
@@ -84,7 +86,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ),
     ("exchange",),
     ("caller_tls", "door", "unix_socket", "entrance", "listener", "telemetry", "admin"),
-    ("wiring", "app", "workers"),
+    ("wiring", "groundwork", "app", "workers"),
     ("cli", "__main__"),
 )
 """A module imports what stands before it, in lower layers or its own, and nothing else of the project."""
@@ -266,6 +268,8 @@ OPENS_BY_ITSELF = {
     "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 """Libraries that connect to wherever a name leads and follow where they are sent."""
+ANOTHER_SERVICE = {"boto3": "keyservice.aws_kms", "botocore": "keyservice.aws_kms"}
+"""Libraries that speak to a service which is not Pleo, gets no token, and is asked at a start only."""
 LOADING_NAMES = {"__import__", "import_module", "eval", "exec"}
 """Ways around the rules of this file."""
 
@@ -276,6 +280,9 @@ MAY_REVEAL = {
     "store.postgres_connection": "hands the database's password to its driver",
     "vault": "seals, and reads the key ring",
     "audit": "makes the chain of its key",
+    "keyservice.aws_kms": "has a key wrapped",
+    "envelope": "has the keys of the ring wrapped and unwrapped",
+    "keyring": "writes the key file",
     "authorize": "hashes one-time values, and makes the link",
     "tenants": "hashes a legacy key",
     "credentials": "hashes a shared key",
@@ -286,7 +293,7 @@ MAY_REVEAL = {
     "admin.pages": "shows a new link to who has the admin token",
     "admin.api": "answers with a new link to who has the admin token",
     "cli.grants": "prints a new link",
-    "cli.serve": "prints a new admin token, once",
+    "cli.serve": "prints a new admin token, once, and hands the key ring to workers",
     "cli.demo": "prints the demo's admin token, and opens its links",
 }
 """Modules that may call ``Secret.reveal()``, and what for. A new line here is a line to review."""
@@ -314,6 +321,13 @@ def users_of(names: set[str]) -> set[str]:
 def test_only_two_modules_connect_to_the_outside() -> None:
     """Nothing but ``upstream`` and ``provider`` opens a connection."""
     assert {unit.split(".")[0] for unit in users_of(CONNECTING_NAMES)} == OPENS_CONNECTIONS
+
+
+@pytest.mark.parametrize("library", ANOTHER_SERVICE)
+def test_other_services_are_spoken_to_in_one_place(library: str) -> None:
+    """The library of a service that is not Pleo is imported by the module for it, and by no other."""
+    users = {name for name, path in NAMES.items() if library in foreign_imports(path.read_text())}
+    assert users == {f"proxy.{ANOTHER_SERVICE[library]}"}
 
 
 def unguarded(source: str) -> list[str]:

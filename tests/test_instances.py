@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proxy.app import recover
 from proxy.config.store_url import parse_store_url
+from proxy.groundwork import recover
 from proxy.model import Grant, GrantState, Sealed, Tenant
 from proxy.sandbox import Sandbox
 from proxy.store import instance_name, open_store

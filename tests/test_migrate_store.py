@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from proxy import config, pairs
-from proxy.app import open_vault
 from proxy.config.store_url import parse_store_url
+from proxy.groundwork import open_vault
 from proxy.lifecycle import connected
 from proxy.model import ROUTE_FIELDS, Grant, Link, Secret, Tenant
 from proxy.oauth import TokenPair

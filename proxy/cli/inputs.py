@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from proxy import config, keyring
-from proxy.config import FileRef, Settings
+from proxy import config, envelope, keyring
+from proxy.config import Settings
 from proxy.errors import TenantError
 from proxy.store import Store, open_store
 from proxy.vault import Vault
@@ -49,12 +49,11 @@ def open_ring(settings: Settings) -> Vault:
     """The vault with the key ring of the settings, which is never generated here.
 
     :raises KeyRingError: it is missing, malformed or open to others.
+    :raises KeyServiceError: the service that wrapped its keys does not unwrap them.
     :raises ConfigurationError: a variable or credential that is not there.
     """
-    ref = settings.vault.keys
-    if isinstance(ref, FileRef):
-        return Vault(keyring.read(ref.path))
-    return Vault(config.resolve(ref, os.environ, item="vault.keys"))
+    given = keyring.given(settings.vault.keys, os.environ)
+    return Vault(envelope.unwrapped(given, only=settings.vault.key_service))
 
 
 def unknown_tenant(name: str, known: Iterable[str]) -> TenantError:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from proxy import app, config, hardening, wiring, workers
+from proxy import app, config, groundwork, hardening, wiring, workers
 from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
@@ -70,22 +70,45 @@ async def _supervise(settings: Settings, config_path: Path | None) -> int:
     emit = log_sink(settings)
     async with AsyncExitStack() as stack:
         workers.check_ports(settings)
-        generated = await app.prepare(settings, os.environ, stack, emit)
+        generated, keys = await groundwork.prepare(settings, os.environ, stack, emit)
         sockets = wiring.unix_sockets(settings, stack.enter_context(ExitStack()))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pleo-proxy-"))
-        work = partial(_work, config_path=config_path, counts=Path(folder), sockets=sockets)
+        handover = _Handover(keys.reveal())
+        work = partial(
+            _work, handover=handover, config_path=config_path, counts=Path(folder), sockets=sockets
+        )
         supervisor = Supervisor(settings.listen.workers, work, emit, stop_s=workers.stop_s(settings))
         return await supervisor.run(stop, on_ready=lambda: _show_once(generated))
 
 
+class _Handover:
+    """The key ring on its way to a worker.
+
+    It goes through the pipe by which multiprocessing starts a process, and is never written anywhere.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.keys = Secret(text)
+
+    def __reduce__(self) -> tuple[type[_Handover], tuple[str]]:
+        return _Handover, (self.keys.reveal(),)
+
+
 def _work(
-    number: int, ready: Connection, config_path: Path | None, counts: Path, sockets: UnixSockets
+    number: int,
+    ready: Connection,
+    *,
+    handover: _Handover,
+    config_path: Path | None,
+    counts: Path,
+    sockets: UnixSockets,
 ) -> None:
     """A worker's life, from its start in a process of its own."""
 
     def run() -> None:
         hardening.close_to_others()
         settings = load_settings(config_path, check_references=True)
+        settings = settings.model_copy(update={"vault": config.Vault(keys=handover.keys)})
         keep_large_blocks()
         uvloop.run(_serve_with_others(settings, number, ready, counts, sockets))
 

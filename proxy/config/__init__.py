@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from proxy.config.advice import registration_sheet, warnings
 from proxy.config.listeners import CallerListener, SocketPath, tcp_addresses
-from proxy.config.loading import find, load
+from proxy.config.loading import FILE_VARIABLE, find, load
 from proxy.config.operators import Admin
 from proxy.config.reference import reference, settings_table
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
@@ -23,6 +23,7 @@ from proxy.config.tuning import Limits, Refresh
 from proxy.config.values import Address
 
 __all__ = [
+    "FILE_VARIABLE",
     "Address",
     "Admin",
     "Audit",

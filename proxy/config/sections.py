@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -45,6 +46,7 @@ from proxy.config.values import (
 )
 from proxy.errors import ConfigurationError
 from proxy.facts import Level
+from proxy.keyservice import check_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +334,14 @@ class Store(Section):
         return self.url.path
 
 
+def _parse_key_service(url: str) -> str:
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise Rule(str(error)) from None
+    return url
+
+
 class Vault(Section):
     """How stored tokens are sealed."""
 
@@ -339,6 +349,12 @@ class Vault(Section):
         default=FileRef(Path("/var/lib/pleo-proxy/keys")),
         description="The key ring. By default the file `keys` in `store.state_dir`. A file is generated with "
         "mode 0600 at the first start if absent, and refused if others can read it.",
+    )
+    key_service: Annotated[str, AfterValidator(_parse_key_service), Kind("URL of a key")] | None = Field(
+        default=None,
+        description="The key outside of this machine that wraps the keys of the ring, such as "
+        "`aws-kms://eu-west-1/alias/pleo-proxy`. It is asked at a start only. With it a ring with a key that "
+        "is not wrapped is refused. Absent: keys are kept as they are, which needs no service.",
     )
 
 

@@ -36,7 +36,7 @@ class Settings(Section):
         store: Store | None = info.data.get("store")
         if store is None or "keys" in vault.model_fields_set:
             return vault
-        return Vault(keys=FileRef(store.state_dir / "keys"))
+        return vault.model_copy(update={"keys": FileRef(store.state_dir / "keys")})
 
     @field_validator("limits")
     @classmethod

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from proxy import config, lifecycle, pairs
-from proxy.app import open_vault
+from proxy.groundwork import open_vault
 from proxy.model import Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.pairs import Lifetimes
