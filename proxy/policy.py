@@ -23,6 +23,8 @@ from proxy.recurring import Recurring
 _PARAMETERS = re.compile(r";[^/]*")
 _PLAIN = re.compile(r"(?:/[a-z0-9_:~-]+)*/?")
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
+_MOST_HOSTS = 8
+"""What looks like a host is taken off the beginning of a path so often, and again from what is left."""
 _SLASHES = re.compile(r"/{2,}")
 _AUTHORITY = re.compile(r"//[^/]*")
 _RULE = re.compile(r"(?P<methods>\*|[A-Za-z]+(?:,[A-Za-z]+)*) (?P<path>/[!-~]*)")
@@ -122,6 +124,8 @@ class Rules:
         """As :meth:`verdict`, worked out anew."""
         judged = method.upper()  # methods are case-sensitive (RFC 9110 section 9.1); not every server knows
         readings = _readings(decoded_path)
+        if not readings:
+            return Verdict("spelt with more empty segments than can be read in one way")
         for path in readings:
             for rule, why in self._blocked:
                 if rule.matches(judged, path):
@@ -229,7 +233,7 @@ def _unique(items: Iterable[str]) -> tuple[str, ...]:
 
 
 def _readings(decoded_path: str) -> tuple[str, ...]:
-    """The path in plain spelling, and in others that a server could read it in.
+    """The path in plain spelling, and in others that a server could read it in; none if there is no end.
 
     "//host/path" is a reference to another host (RFC 3986 section 4.2), and a server that resolves targets
     like references would route by what follows it.
@@ -238,6 +242,8 @@ def _readings(decoded_path: str) -> tuple[str, ...]:
     if _PLAIN.fullmatch(path):
         return (path.rstrip("/") or "/",)
     spelt = [path]
+    if ";" in decoded_path:
+        spelt.append(decoded_path.casefold())  # not every server knows path parameters
     if not path.isascii():
         # Java takes a dotless i for an i where case does not count, and others fold widths and accents.
         letters = unicodedata.normalize("NFKD", decoded_path.upper()).encode("ascii", "ignore").decode()
@@ -247,9 +253,12 @@ def _readings(decoded_path: str) -> tuple[str, ...]:
     if "." in path or " " in path:
         # Windows cuts dots and spaces off the ends of names, Rails and older Springs what follows a dot.
         spelt += [_without_ends(one) for one in spelt] + [_without_format(one) for one in spelt]
-    if path.startswith("//"):
-        spelt += [_AUTHORITY.sub("", one, count=1) for one in spelt]
-    return tuple(dict.fromkeys(_SLASHES.sub("/", one).rstrip("/") or "/" for one in spelt))
+    for _ in range(_MOST_HOSTS):
+        less = {_AUTHORITY.sub("", one, count=1) for one in spelt if one.startswith("//")}.difference(spelt)
+        if not less:
+            return tuple(dict.fromkeys(_SLASHES.sub("/", one).rstrip("/") or "/" for one in spelt))
+        spelt += sorted(less)
+    return ()
 
 
 def _without_ends(path: str) -> str:

@@ -86,7 +86,7 @@ def _parsed(raw: bytes) -> Target:
         absolute = _ABSOLUTE.fullmatch(raw)
         if absolute is None:
             raise TargetRefused("the request target must begin with '/'")
-        authority, raw = absolute[1].decode("latin-1"), absolute[2] or b"/"
+        authority, raw = absolute[1].decode("latin-1"), absolute[2]
         if not raw.startswith(b"/"):
             raw = b"/" + raw
     if _PLAIN.fullmatch(raw):  # as nearly all are
