@@ -133,11 +133,11 @@ async def test_requests_are_served_over_tls(files: Path, tmp_path: Path) -> None
     async with secured(tmp_path, entry(files)) as (proxy, pleo):
         context = trusting(files)
         assert (await call(proxy, "/globex/v2/employees", context)).status == 200
-        body = os.urandom(3_000_000)
+        body = os.urandom(1_000_000)
         echoed = await call(proxy, "/globex/v1/sandbox/echo", context, data=body)
         assert echoed.json()["bodySha256"] == hashlib.sha256(body).hexdigest()
-        large = await call(proxy, "/globex/v1/sandbox/bytes?size=3000000", context)
-        assert len(large.body) == 3_000_000
+        large = await call(proxy, "/globex/v1/sandbox/bytes?size=1000000", context)
+        assert len(large.body) == 1_000_000
         pleo.api_faults.append(ApiFault("redirect", location=f"{pleo.api_url}/v2/x"))
         moved = await call(proxy, "/globex/v2/employees", context)
         assert moved.header("Location") == f"https://{proxy.app.proxy_addresses[0]}/globex/v2/x"

@@ -17,7 +17,9 @@ from proxy.config import Settings
 from proxy.entrance import Peers
 from proxy.errors import OperatorError
 from proxy.facts import RequestAmbiguous, TenantMissing
+from proxy.model import Secret
 from proxy.sandbox import Sandbox
+from proxy.tenants import hash_legacy_key
 from tests.harness import Answer, Proxy, running_proxy, settings_for
 
 
@@ -77,6 +79,23 @@ async def test_another_tenants_request_at_a_listener_is_refused_and_logged(
         assert line["request_id"] == "r-1"
         assert line["claims"] == ["path prefix says 'globex'", "listener says 'acme'"]
         assert line["caller"] == "127.0.0.1"
+
+
+async def test_a_claim_of_many_tenants_is_a_short_line(pleo: Sandbox, tmp_path: Path) -> None:
+    """However many keys of how many tenants a request has, the log names eight claims and no key."""
+    async with running_proxy(pleo, tmp_path) as proxy:
+        for number in range(12):
+            key = hash_legacy_key(Secret(f"plp_key-{number}"))
+            await proxy.add_tenant(f"t{number}", legacy_keys=(key,))
+        keys = [b64encode(f"plp_key-{number}:".encode()) for number in range(12)]
+        lines = b"".join(b"Authorization: Basic %b\r\n" % key for key in keys)
+        answer = await proxy.raw(
+            b"GET /v1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + lines + b"\r\n"
+        )
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        (line,) = proxy.lines(RequestAmbiguous.event)
+        assert line["claims"] == [f"legacy key says 't{number}'" for number in range(8)]
+        assert b"plp_key" not in proxy.log.getvalue()
 
 
 async def test_a_listener_of_a_tenant_that_does_not_exist(pleo: Sandbox, tmp_path: Path) -> None:

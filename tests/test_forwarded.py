@@ -14,6 +14,7 @@ from proxy.arrival import Arrival, Networks, address_of
 from proxy.errors import TargetRefused
 from proxy.forwarded import behind
 from proxy.headers import Fields, Headers
+from proxy.model import Policy
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy
 from tests.playbook import caller, http, stage, upstream
@@ -182,6 +183,15 @@ def test_how_the_caller_reaches_the_proxy(
     assert (found.scheme, found.authority) == (scheme, authority)
 
 
+@pytest.mark.parametrize(
+    ("proto", "scheme"), [("http", "http"), ("https", "https"), ("ws", "https"), ("", "https")]
+)
+def test_a_scheme_that_is_none_changes_nothing(proto: str, scheme: str) -> None:
+    """Over TLS from the proxy in front the scheme stays https, unless that says http."""
+    fields = Fields([(b"X-Forwarded-For", b"203.0.113.5"), (b"X-Forwarded-Proto", proto.encode())])
+    assert behind(Arrival(PEER, scheme="https", trusted=TRUSTED), fields).scheme == scheme
+
+
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded"])
 @pytest.mark.parametrize(
     "element",
@@ -283,6 +293,16 @@ async def test_the_caller_in_the_log_and_for_networks_is_the_told_one(pleo: Sand
         both = {"X-Forwarded-For": "203.0.113.5", "Forwarded": "for=198.51.100.1"}
         torn = await proxy.get("/v2/employees", headers=both)
         assert (torn.status, torn.json()["title"]) == (400, "The request is malformed")
+
+
+async def test_a_policy_lets_in_nobody_who_hides(pleo: Sandbox, tmp_path: Path) -> None:
+    """Networks of a policy are about the told caller; who is not told is in none, not even its proxy's."""
+    async with running_proxy(pleo, tmp_path, listen=BEHIND) as proxy:
+        await proxy.add_tenant("acme", policy=Policy(callers=("203.0.113.0/24", "127.0.0.0/8")))
+        await proxy.connect("acme")
+        for told, status in (("203.0.113.5", 200), ("198.51.100.1", 403), ("unknown", 403), ("_x", 403)):
+            answer = await proxy.get("/acme/v2/employees", headers={"X-Forwarded-For": told})
+            assert answer.status == status, told
 
 
 async def test_a_caller_that_is_no_trusted_proxy_is_itself(pleo: Sandbox, tmp_path: Path) -> None:

@@ -375,7 +375,9 @@ WITH_CERTIFICATES = Directory(
 def test_by_certificate() -> None:
     """Any name of the caller's certificate leads to the tenant that has it, and so has to be there."""
     for name in HOOLI.certificates:
-        found = resolve(WITH_CERTIFICATES, certificate=("sha256:00", name))
+        found = resolve(
+            WITH_CERTIFICATES, certificate=("sha256:00", "subject:CN=x", "san:dns:x.example", name)
+        )
         assert (found.tenant, found.prefix) == (HOOLI, "")
     with pytest.raises(TenantUnknown):
         resolve(WITH_CERTIFICATES, certificate=("sha256:00", "san:dns:crm.hooli.example"))

@@ -43,7 +43,7 @@ def on_both_loops(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     )
     def test(*, loop_factory: Callable[[], asyncio.AbstractEventLoop], **arguments: object) -> None:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(asyncio.wait_for(play(**arguments), 10))
+            runner.run(asyncio.wait_for(play(**arguments), 30))
 
     extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(play).parameters.values()
