@@ -108,7 +108,7 @@ _OF_PAGES = (
     b"ping-to",
 )
 _ENGINE = re.compile(rb"Mozilla/5\.0 \(.*(?:AppleWebKit|Gecko)/")
-_INTERNET_EXPLORER = re.compile(rb"(?:MSIE |Trident/)(?!.*office)", re.IGNORECASE)
+_INTERNET_EXPLORER = re.compile(rb"MSIE |Trident/")
 _TO_BE_SHOWN = re.compile(rb"text/html|image/")
 
 
@@ -126,9 +126,9 @@ def _is_unmarked_browser(fields: Fields) -> bool:
     agent = b" ".join(fields.values(b"user-agent"))
     if _ENGINE.match(agent):
         return True
-    return _INTERNET_EXPLORER.search(agent) is not None and any(
-        _TO_BE_SHOWN.search(value) for value in fields.values(b"accept")
-    )
+    if _INTERNET_EXPLORER.search(agent) is None or b"office" in agent.lower():
+        return False
+    return any(_TO_BE_SHOWN.search(value) for value in fields.values(b"accept"))
 
 
 def _is_at(authority: str | None, url: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from time import process_time
 
 import pytest
 from hypothesis import assume, given
@@ -259,7 +260,7 @@ def test_without_an_authority_every_origin_is_foreign() -> None:
 
 CHROME = b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0"
 FIREFOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:52.0) Gecko/20100101 Firefox/52.0"
-IE_8 = b"Mozilla/4.0 (compatible; MSIE 8.0; Windows NT 6.1; Trident/4.0)"
+IE_7 = b"Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 6.0)"
 IE_11 = b"Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko"
 
 
@@ -278,8 +279,8 @@ UNMARKED = {
         (b"Accept-Language", b"de"),
         (b"Accept", b"text/html, application/xhtml+xml, */*"),
     ],
-    "internet-explorer-8-posts-a-form": [
-        (b"User-Agent", IE_8),
+    "internet-explorer-7-posts-a-form": [
+        (b"User-Agent", IE_7),
         (b"Accept-Language", b"de"),
         (b"Accept", b"image/gif, image/jpeg, image/pjpeg, application/x-ms-application, */*"),
         (b"Content-Type", b"text/plain"),
@@ -294,6 +295,22 @@ def test_browsers_that_say_nothing_are_refused(fields: Headers) -> None:
         pages_fields(fields)
     pages_fields([*fields, (b"Sec-Fetch-Site", b"none")])
     pages_fields([*fields, (b"X-Pleo-Tenant", b"acme")])
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        pytest.param(b"MSIE " * 12_000 + b"office", id="internet-explorer"),
+        pytest.param(b"Mozilla/5.0 (" + b"AppleWebKit" * 5_000, id="engine"),
+        pytest.param(b"Mozilla/5.0 (" * 5_000, id="beginning"),
+    ],
+)
+def test_no_name_of_a_browser_takes_long_to_judge(agent: bytes) -> None:
+    """The longest ``User-Agent`` that a head can have costs milliseconds, whatever it is made of."""
+    fields = Fields([(b"User-Agent", agent), (b"Accept-Language", b"de"), (b"Accept", b"*/*")])
+    began = process_time()
+    guard.check_browser(fields, HERE)
+    assert process_time() - began < 0.05
 
 
 # Java, Node.js, curl, Python and Perl as they sent it here; the rest as they are known to.
