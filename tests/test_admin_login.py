@@ -8,9 +8,11 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.admin.login import path_of_ours
 from proxy.facts import AdminLockedOut, AdminLoggedIn, AdminLoggedOut, AdminLoginFailed, LinkCreated
@@ -187,6 +189,16 @@ def test_a_path_of_ours_is_where_the_login_leads(path: str) -> None:
 def test_nothing_else_is(wanted: str) -> None:
     """No open redirect, and no circle."""
     assert path_of_ours(wanted) == "/"
+
+
+@given(st.text(alphabet="/\\\\.:@?#%25ax \t\r\n\x00ä\u2028", max_size=12) | st.text(max_size=20))
+def test_whatever_is_wanted_the_login_stays_at_home(wanted: str) -> None:
+    """Read as browsers do, who drop tabs and line ends and take a backslash for a slash, it is our origin."""
+    found = path_of_ours(wanted)
+    browsers = found.strip().translate({ord("\\"): "/", ord("\t"): None, ord("\r"): None, ord("\n"): None})
+    assert found == browsers
+    parts = urlsplit(urljoin("https://proxy.example.com/login", browsers))
+    assert (parts.scheme, parts.netloc) == ("https", "proxy.example.com")
 
 
 @pytest.mark.parametrize("way", ["query", "form", "session"])

@@ -123,6 +123,17 @@ async def test_a_user_whom_the_proxy_names_is_logged_in_unasked(pleo: Sandbox, t
         assert [line["user"] for line in proxy.lines("connect.link_created")] == ["ann@example.com"]
 
 
+async def test_a_session_begins_once_and_by_no_scanner(pleo: Sandbox, tmp_path: Path) -> None:
+    """Who asks for the login again has their session still; a HEAD, as previews send it, begins none."""
+    async with with_sso(pleo, tmp_path) as proxy:
+        ann = as_user(proxy, "ann@example.com")
+        assert (await ann.send("HEAD", "/login")).status == 405
+        assert ann.cookies == {}
+        for _ in range(3):
+            assert (await ann.get("/login")).status == 303
+        assert sum(isinstance(fact, AdminLoggedIn) for fact in proxy.facts) == 1
+
+
 async def test_a_change_by_single_sign_on_takes_the_token_of_the_form(pleo: Sandbox, tmp_path: Path) -> None:
     """The authenticating proxy adds the header to what any page makes the browser send, so it does not do."""
     async with with_sso(pleo, tmp_path) as proxy:
