@@ -70,9 +70,10 @@ async def test_a_second_head_is_as_bounded_as_the_first(hasty: Proxy) -> None:
     """A connection that was answered once has no longer for its next request."""
     async with connected(hasty) as (reader, writer):
         writer.write(HEAD + b"\r\n")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert (await reader.readuntil(b"}\n")).startswith(b"HTTP/1.1 200 ")
         writer.write(HEAD)
-        assert (await reader.read()).endswith(b"}\n")
+        with suppress(ConnectionError):  # where the bytes were still on their way
+            assert await reader.read() == b""
 
 
 async def test_a_slow_form_is_cut(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
