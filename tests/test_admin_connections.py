@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from proxy import listing
-from proxy.admin import connections, forms
+from proxy.admin import HeadLimits, Listener, connections, forms
 from proxy.facts import AdminLoginFailed
 from proxy.sandbox import Sandbox
 from tests.harness import ADMIN_TOKEN, Proxy, running_proxy, until
@@ -100,6 +101,29 @@ async def test_an_answer_that_is_not_read_is_given_up(hasty: Proxy, monkeypatch:
         poll = select.poll()
         poll.register(sock, 0)  # errors and a reset are told unasked
         await until(lambda: poll.poll(0))
+
+
+async def test_the_last_bytes_of_an_answer_are_not_kept_for_ever() -> None:
+    """An answer that is sent but for what the other side does not take ends with its connection, too."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 60_000)
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    listener = await Listener.open(app, "127.0.0.1", 0, HeadLimits(8192, 100, PATIENCE_S))
+    try:
+        # Inherited by its connections, so that the system does not take the whole answer.
+        listener._listening.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", listener.name[1]))
+            sock.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            poll = select.poll()
+            poll.register(sock, 0)
+            await until(lambda: poll.poll(0))
+    finally:
+        await listener.close()
 
 
 async def test_connections_over_the_limit_are_told_so(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
