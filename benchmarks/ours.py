@@ -20,7 +20,7 @@ from benchmarks.processes import BenchmarkError, environment, free_port, running
 from benchmarks.upstream import Endpoint
 from proxy import config, groundwork, lifecycle, pairs
 from proxy.errors import ConfigurationError
-from proxy.model import Policy, Preset, Secret, Tenant
+from proxy.model import DAY_S, Policy, Preset, Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.store import Store, open_store
 from proxy.vault import Vault
@@ -29,7 +29,6 @@ PROGRAM = Path(sys.executable).with_name("pleo-proxy")
 TENANT = "acme"
 TITLE = "pleo-proxy"
 REMARK = "tenant, policy, metrics, JSON log"
-_DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,8 @@ def connect(config_path: Path, names: Sequence[str]) -> None:
 
 
 async def _fill(store: Store, vault: Vault, names: Sequence[str]) -> None:
-    pair = TokenPair(Secret(CREDENTIAL.removeprefix("Bearer ")), Secret("benchmark"), 30 * _DAY_S)
-    lifetimes = pairs.Lifetimes(default_access_s=900, refresh_s=60 * _DAY_S)
+    pair = TokenPair(Secret(CREDENTIAL.removeprefix("Bearer ")), Secret("benchmark"), 30 * DAY_S)
+    lifetimes = pairs.Lifetimes(default_access_s=900, refresh_s=60 * DAY_S)
     tenants, grants = {}, {}
     for name in names:
         sealed = pairs.seal_pair(vault, pair, tenant=name, generation=1, now=time.time(), lifetimes=lifetimes)

@@ -55,6 +55,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``audit``: the audit trail extended, verified and pruned
    * ``recovery``: what a start makes good of a run that was cut off
    * ``refresher``: one refresh, from the write-ahead to the saved answer
+   * ``held``: the grants in memory
    * ``tokens``: the access token of each tenant, obtained and replaced
    * ``authorize``: the consent flow
    * ``rotation``: sealing what is stored anew with the first key

@@ -22,12 +22,13 @@ from proxy.arrival import Arrival
 from proxy.errors import InternalError, Refusal, TargetRefused, TenantAmbiguous
 from proxy.facts import Emit, RequestAmbiguous, RequestCrashed, RequestFinished, innermost_place
 from proxy.headers import Fields
+from proxy.held import AccessToken
 from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
 from proxy.replay import HeldBody, ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory, Resolved
-from proxy.tokens import AccessToken, Tokens
+from proxy.tokens import Tokens
 from proxy.upstream import Answer, BrokenOff, Upstream
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NewType, NoReturn
 
+DAY_S = 86400.0
+
 Clock = Callable[[], float]
 """Seconds since the epoch; handed in, so that tests own time."""
 

@@ -11,38 +11,27 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from proxy import lifecycle, pairs
 from proxy.errors import NeedsReauth, ProviderUnavailable, Refusal, SealedValueRefused, StoreUnavailable
 from proxy.facts import (
     Emit,
-    GrantEndsSoon,
     GrantNeedsReauth,
-    GrantRevoked,
     Refreshed,
     RefreshFailed,
-    SealedValueFailed,
     StoreFailed,
     TaskCrashed,
     innermost_place,
 )
-from proxy.lifecycle import After401, Schedule, Standing, Windows
-from proxy.model import (
-    Clock,
-    Grant,
-    GrantState,
-    Outcome,
-    Secret,
-)
+from proxy.held import AccessToken, Held, Live
+from proxy.lifecycle import After401, Standing, Windows
+from proxy.model import DAY_S, Clock, Grant, GrantState, Outcome
 from proxy.oauth import TokenFailure
 from proxy.refresher import Refresher, Refreshing
 from proxy.store import Store
-from proxy.vault import SealedValueError, Vault
-
-DAY_S = 86400.0
+from proxy.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,42 +49,6 @@ class RefreshRules:
     """How long before the end of a refresh token an operator is warned."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """A token to inject, and the generation by which a 401 is judged."""
-
-    value: Secret
-    generation: int
-
-
-@dataclass(slots=True, eq=False)
-class _Live:
-    """A grant that has tokens."""
-
-    grant: Grant
-    access: AccessToken
-    refresh: Secret
-    plan: Schedule
-    fresh_until: float
-    """Until then the token is handed out unseen; 0 while a refresh is under way or the token is suspect."""
-    used: bool = False
-    """Handed out since it was issued: then it is refreshed ahead of its end, so that callers never wait."""
-    rejected: bool = False
-    """Pleo answered 401 to it, so it is as good as expired."""
-    forced_at: float | None = None
-    """When a refresh forced by a 401 brought this token."""
-    task: asyncio.Task[None] | None = None
-    waiters: int = 0
-    warned_of: float = math.inf
-    """Days left when the operator was last warned that these tokens end."""
-    failures: int = 0
-    retry_at: float = 0.0
-    failed_with: type[Refusal] = ProviderUnavailable
-
-    def standing(self, now: float) -> Standing:
-        return Standing.EXPIRED if self.rejected else lifecycle.standing(self.plan, now)
-
-
 @dataclass(slots=True)
 class Tokens:
     """All grants in memory."""
@@ -107,32 +60,38 @@ class Tokens:
     emit: Emit
     clock: Clock
     draw: Callable[[], float] = random.random
-    _live: dict[str, _Live] = field(default_factory=dict)
-    _tokenless: dict[str, Grant] = field(default_factory=dict)
-    """Grants without tokens, and those whose tokens do not open (they are still in the grant, sealed)."""
+    held: Held = field(init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _behind: set[str] = field(default_factory=set)
-    """Tenants whose stored grant could not be taken up when it was read, and is to be read again."""
     _paused_until: float = 0.0
     """No refresh starts before: Pleo rejected our registration, which no grant can help."""
+
+    def __post_init__(self) -> None:
+        self.held = Held(self.store, self.vault, self.rules.windows, self.emit, self.clock, self.draw)
 
     # --- what is held
 
     async def load(self) -> None:
-        """Read all grants from the store, at start and whenever another process has changed something.
+        """Take up what is stored, at start and whenever another process has changed something.
 
         :raises StoreUnavailable: the store does not answer; what is in memory stays as it is.
         """
-        live, tokenless = dict(self._live), dict(self._tokenless)
-        stored = await self.store.grants()
-        for tenant in live.keys() | tokenless.keys() | stored.keys():
-            # What a refresh or a consent did to the grant while it was read is newer than what was read; and
-            # what a refresh under way comes to may be older. Either is looked at again.
-            held = live.get(tenant)
-            if self._live.get(tenant) is not held or (held is not None and held.task is not None):
-                self._behind.add(tenant)
-            else:
-                self._follow(tenant, stored.get(tenant))
+        self._start_asked(await self.held.load())
+
+    def take(self, grant: Grant) -> None:
+        """Hold ``grant``, which is stored, in place of what was held for its tenant."""
+        self.held.take(grant)
+
+    def states(self) -> Mapping[str, int]:
+        """How many grants are in each state."""
+        return self.held.states()
+
+    def seconds_left(self) -> float | None:
+        """Until the first refresh token ends, known or assumed; ``None`` where there is none."""
+        return self.held.seconds_left()
+
+    def warn_of_ends(self) -> None:
+        """Say, once a day for each, which grants come to their end (invariant 8)."""
+        self.held.warn_of_ends(self.rules.warn_s)
 
     async def note_revoked(self, tenant: str, generation: int) -> None:
         """Pleo has carried out what ends all tokens of ``tenant`` (``DELETE /v1/installations/me``).
@@ -149,62 +108,7 @@ class Tokens:
             self.emit(StoreFailed("revoke", error.detail))
             return
         if grant is not None and grant.state is GrantState.REVOKED:
-            self.take(grant)
-
-    def take(self, grant: Grant) -> None:
-        """Hold ``grant``, which is stored, in place of what was held for its tenant."""
-        before = self._live.get(grant.tenant)
-        self._drop(grant.tenant)
-        try:
-            opened = pairs.open_pair(self.vault, grant)
-        except SealedValueError as error:
-            self.emit(SealedValueFailed(grant.tenant, "access, refresh", error.problem))
-            opened = None
-        if opened is None:
-            self._tokenless[grant.tenant] = grant
-        else:
-            plan = self._plan(grant)
-            access = AccessToken(opened.access, grant.generation)
-            self._live[grant.tenant] = _Live(grant, access, opened.refresh, plan, plan.advisory_at)
-        if grant.state is GrantState.REVOKED and before is not None:
-            self.emit(GrantRevoked(grant.tenant, grant.generation))
-
-    def states(self) -> Mapping[str, int]:
-        """How many grants are in each state."""
-        counts = Counter(grant.state for grant in self._tokenless.values())
-        for live in self._live.values():
-            counts[GrantState.REFRESHING if live.task is not None else live.grant.state] += 1
-        return {state.value: counts[state] for state in GrantState}
-
-    def _follow(self, tenant: str, stored: Grant | None) -> None:
-        live = self._live.get(tenant)
-        if stored is None:
-            self._drop(tenant)
-        elif live is not None and lifecycle.is_same_pair(stored, live.grant):
-            asked = stored.refresh_asked_at not in (None, live.grant.refresh_asked_at)
-            live.grant = stored  # what is known of these tokens, such as a 401, stays known
-            if asked:
-                self._start(live, "asked")  # an operator's word is not put off
-        elif live is not None or stored != self._tokenless.get(tenant):
-            self.take(stored)
-
-    def _drop(self, tenant: str) -> None:
-        self._live.pop(tenant, None)
-        self._tokenless.pop(tenant, None)
-
-    def _plan(self, grant: Grant) -> Schedule:
-        if grant.state is GrantState.UNVERIFIED:
-            return lifecycle.schedule_unverified(self.clock(), draw=self.draw())
-        assert grant.issued_at is not None
-        assert grant.access_expires_at is not None
-        assert grant.refresh_expires_at is not None
-        return lifecycle.schedule(
-            self.rules.windows,
-            issued_at=grant.issued_at,
-            expires_at=grant.access_expires_at,
-            refresh_expires_at=grant.refresh_expires_at,
-            draw=self.draw(),
-        )
+            self.held.take(grant)
 
     # --- obtaining
 
@@ -216,7 +120,7 @@ class Tokens:
         :raises ProviderUnavailable: the token has expired and Pleo gives no new one.
         :raises StoreUnavailable: the token has expired, and no refresh starts without the store.
         """
-        live = self._live.get(tenant)
+        live = self.held.live.get(tenant)
         if live is not None and self.clock() < live.fresh_until:
             live.used = True
             return live.access
@@ -271,17 +175,17 @@ class Tokens:
             retry_after_s=max(1, math.ceil(self._may_start_at(live) - now)),
         )
 
-    def _usable(self, tenant: str) -> _Live:
-        live = self._live.get(tenant)
+    def _usable(self, tenant: str) -> Live:
+        live = self.held.live.get(tenant)
         if live is not None:
             return live
-        grant = self._tokenless.get(tenant)
+        grant = self.held.without_tokens(tenant)
         if grant is not None and (grant.access is not None or grant.refresh is not None):
             raise SealedValueRefused(f"the stored tokens of tenant {tenant!r} do not open", tenant=tenant)
         state = GrantState.NONE if grant is None else grant.state
         raise NeedsReauth(f"tenant {tenant!r} {_why_unusable(state)}", tenant=tenant)
 
-    def _may_start_at(self, live: _Live) -> float:
+    def _may_start_at(self, live: Live) -> float:
         return max(live.retry_at, self._paused_until)
 
     # --- refreshing
@@ -291,38 +195,13 @@ class Tokens:
 
         :raises StoreUnavailable: a grant that is to be read again cannot be.
         """
-        await self._catch_up()
+        self._start_asked(await self.held.catch_up())
         now = self.clock()
-        for live in list(self._live.values()):
+        for live in list(self.held.live.values()):
             asked = live.grant.refresh_asked_at is not None
             reason = lifecycle.refresh_ahead(live.plan, now, used=live.used, asked=asked)
             if reason is not None and live.task is None and now >= self._may_start_at(live):
                 self._start(live, reason)
-
-    async def _catch_up(self) -> None:
-        for tenant in list(self._behind):
-            held = self._live.get(tenant)
-            if held is not None and held.task is not None:
-                continue
-            stored = await self.store.grant(tenant)
-            if self._live.get(tenant) is held and (held is None or held.task is None):
-                self._behind.discard(tenant)
-                self._follow(tenant, stored)
-
-    def seconds_left(self) -> float | None:
-        """Until the first refresh token ends, known or assumed; ``None`` where there is none."""
-        ends = [live.grant.refresh_expires_at for live in self._live.values()]
-        known = [end for end in ends if end is not None]
-        return min(known) - self.clock() if known else None
-
-    def warn_of_ends(self) -> None:
-        """Say, once a day for each, which grants come to their end (invariant 8)."""
-        now = self.clock()
-        for tenant, live in self._live.items():
-            left_s = (live.grant.refresh_expires_at or math.inf) - now
-            if left_s < self.rules.warn_s and (days := max(0, int(left_s // DAY_S))) < live.warned_of:
-                live.warned_of = days
-                self.emit(GrantEndsSoon(tenant, live.grant.generation, days, live.grant.last_outcome))
 
     @property
     def refreshes_under_way(self) -> int:
@@ -340,7 +219,13 @@ class Tokens:
         await asyncio.gather(*pending, return_exceptions=True)
         return len(pending)
 
-    def _start(self, live: _Live, reason: str) -> None:
+    def _start_asked(self, asked: Iterable[Live]) -> None:
+        for live in asked:
+            # An operator's word is not put off; a refresh that has begun since they asked answers it too.
+            if live.task is None and self.held.live.get(live.grant.tenant) is live:
+                self._start(live, "asked")
+
+    def _start(self, live: Live, reason: str) -> None:
         if live.grant.state is GrantState.UNVERIFIED and reason != "asked":
             reason = "restored"
         live.fresh_until = 0.0
@@ -349,7 +234,7 @@ class Tokens:
         self._tasks.add(live.task)
         live.task.add_done_callback(self._tasks.discard)
 
-    async def _refresh(self, live: _Live, reason: str) -> None:
+    async def _refresh(self, live: Live, reason: str) -> None:
         started = self.clock()
         try:
             done = await self.refresher.refresh(live.grant, live.refresh, reason)
@@ -364,7 +249,7 @@ class Tokens:
         finally:
             live.task = None
 
-    def _conclude(self, live: _Live, done: Refreshing, *, forced: bool, duration_s: float) -> None:
+    def _conclude(self, live: Live, done: Refreshing, *, forced: bool, duration_s: float) -> None:
         tenant, generation = live.grant.tenant, live.grant.generation
         if done.failure is not None:
             retry_in_s = self._after_failure(live, done.failure)
@@ -379,16 +264,16 @@ class Tokens:
                         retry_in_s=retry_in_s,
                     )
                 )
-        if self._live.get(tenant) is not live:
+        if self.held.live.get(tenant) is not live:
             return  # somebody connected the tenant anew meanwhile, and that grant counts
         if done.grant is None:
-            self._drop(tenant)
+            self.held.drop(tenant)
         elif done.grant.generation == generation and done.grant.access is not None:
             live.grant = done.grant  # the same tokens, after a failure that took nothing from them
             if not (live.rejected or done.grant.answer_lost):
                 live.fresh_until = live.plan.advisory_at
         else:
-            self.take(done.grant)
+            self.held.take(done.grant)
         if (
             done.grant is not None
             and done.grant.state is GrantState.NEEDS_REAUTH
@@ -399,7 +284,7 @@ class Tokens:
             reason = "stale_backup" if stale else "lost_answer" if lost else done.failure.error
             self.emit(GrantNeedsReauth(tenant, generation, reason))
         if done.pair is not None:
-            fresh = self._live[tenant]
+            fresh = self.held.live[tenant]
             fresh.forced_at = self.clock() if forced else None
             self.emit(
                 Refreshed(
@@ -413,7 +298,7 @@ class Tokens:
                 )
             )
 
-    def _after_failure(self, live: _Live, failure: TokenFailure) -> float | None:
+    def _after_failure(self, live: Live, failure: TokenFailure) -> float | None:
         if failure.outcome is Outcome.REFUSED:
             return None
         if failure.outcome is Outcome.CLIENT_REJECTED:
@@ -423,7 +308,7 @@ class Tokens:
             return self.rules.client_rejected_pause_s
         return self._back_off(live, ProviderUnavailable, failure.retry_after_s)
 
-    def _back_off(self, live: _Live, refusal: type[Refusal], retry_after_s: float | None = None) -> float:
+    def _back_off(self, live: Live, refusal: type[Refusal], retry_after_s: float | None = None) -> float:
         live.failures += 1
         live.failed_with = refusal
         wait_s = lifecycle.backoff_s(

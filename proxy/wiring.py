@@ -33,13 +33,11 @@ from proxy.exchange import Limits
 from proxy.facts import Emit, HandshakeFailed
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import HttpProxy, Role
+from proxy.model import DAY_S, HttpProxy, Role
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.tokens import RefreshRules
 from proxy.upstream import Upstream
-
-_DAY_S = 86400.0
 
 
 def http_proxy(settings: Settings, environ: Mapping[str, str]) -> HttpProxy | None:
@@ -110,7 +108,7 @@ def upstream(settings: Settings, context: ssl.SSLContext, through: HttpProxy | N
 
 def lifetimes(settings: Settings) -> Lifetimes:
     """What to assume where Pleo does not tell."""
-    return Lifetimes(settings.refresh.default_expires_in_s, settings.refresh.refresh_lifetime_days * _DAY_S)
+    return Lifetimes(settings.refresh.default_expires_in_s, settings.refresh.refresh_lifetime_days * DAY_S)
 
 
 def refresh_rules(settings: Settings) -> RefreshRules:
@@ -129,7 +127,7 @@ def refresh_rules(settings: Settings) -> RefreshRules:
         backoff_s=refresh.backoff_s,
         backoff_max_s=refresh.backoff_max_s,
         client_rejected_pause_s=refresh.client_rejected_pause_s,
-        warn_s=refresh.warn_days * _DAY_S,
+        warn_s=refresh.warn_days * DAY_S,
     )
 
 

@@ -79,6 +79,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "audit",
         "recovery",
         "refresher",
+        "held",
         "tokens",
         "authorize",
         "rotation",

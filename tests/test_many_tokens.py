@@ -98,7 +98,7 @@ async def test_a_thousand_tokens_of_one_minute(tmp_path: Path, vault: Vault) -> 
         await tokens.refresh_due()
         starts[tick // 2] += tokens.refreshes_under_way - before
         for name in NAMES[::50]:
-            if tokens._live[name].task is None and now[0] < began + 0.8 * LIFETIME_S:
+            if tokens.held.live[name].task is None and now[0] < began + 0.8 * LIFETIME_S:
                 asked = perf_counter()
                 assert (await tokens.current(name)).value == Secret("at-1")
                 waits.append(perf_counter() - asked)

@@ -164,6 +164,7 @@ def test_bodies_that_name_no_company(body: bytes) -> None:
         (b"text/plain; charset=iso-8859-1", b"", True),
         (b"application/json; charset=utf-7", b"", False),
         (b"application/json; charset=utf-16", b"", False),
+        (b"application/json; charset=utf-8-or-7", b"", False),
         (b"application/json; charset=IBM037", b"", False),
         (b"application/json; charset=utf-8; charset=utf-7", b"", False),
         (b"application/json; CHARSET = cp500", b"", False),
@@ -174,6 +175,20 @@ def test_bodies_that_name_no_company(body: bytes) -> None:
 def test_bodies_that_cannot_be_looked_into(kind: bytes, encoding: bytes, *, fits: bool) -> None:
     """A body that is compressed, or in a charset in which ASCII is not ASCII, could hold anything."""
     assert (not pin.fault_in_fields([kind], [encoding])) is fits
+
+
+@pytest.mark.parametrize(
+    ("piece", "suspect"),
+    [
+        (b'{"path":"C:\\\\acme\\\\company\\\\id"}', False),
+        (b'{"text":"a \\"quote\\" and \\n a line, \\u00e4"}', False),
+        (b'{"name":"Company Identification Ltd"}', False),
+        (b'{"odd":"\\\\\\a"}', True),
+    ],
+)
+def test_what_is_suspect(piece: bytes, *, suspect: bool) -> None:
+    """Escapes as encoders write them, and paths of Windows, are nothing; what JSON does not have is."""
+    assert pin.is_suspect(piece) is suspect
 
 
 @given(st.data(), st.sampled_from(sorted(BODIES)))

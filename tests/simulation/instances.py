@@ -10,12 +10,13 @@ from typing import Any, cast
 from proxy import lifecycle, pairs, recovery
 from proxy.errors import Refusal, StoreUnavailable
 from proxy.facts import Fact
+from proxy.held import AccessToken
 from proxy.lifecycle import Windows
 from proxy.model import Grant, GrantState, Secret
 from proxy.oauth import TokenPair
 from proxy.refresher import Refresher
 from proxy.store import Journal, Store
-from proxy.tokens import AccessToken, RefreshRules, Tokens
+from proxy.tokens import RefreshRules, Tokens
 from proxy.vault import Vault
 from tests.simulation.parts import (
     LIFETIME_S,
@@ -156,7 +157,7 @@ class Instance:
         if stored is not None and stored.generation < token.generation:
             raise Violation(f"generation {token.generation} of {tenant} was used before it was saved")
         assert self.tokens is not None
-        live = self.tokens._live.get(tenant)
+        live = self.tokens.held.live.get(tenant)
         if live is not None and live.access is token and live.plan.expires_at <= self.clock():
             raise Violation(f"an expired token of {tenant} was used")
         family = self.world.families[tenant]

@@ -12,10 +12,11 @@ from random import Random
 
 import pytest
 
+from proxy.held import AccessToken
 from proxy.model import Grant, Sealed, Secret
 from proxy.refresher import Refresher
 from proxy.store import Issued
-from proxy.tokens import AccessToken, Tokens
+from proxy.tokens import Tokens
 from proxy.vault import Place, Vault
 from tests.simulation.instances import Instance, Variant, consent
 from tests.simulation.loop import Stuck, run

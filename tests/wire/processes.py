@@ -18,14 +18,12 @@ from typing import Any, Self, cast
 
 from proxy import config, lifecycle, pairs
 from proxy.groundwork import open_vault
-from proxy.model import Secret, Tenant
+from proxy.model import DAY_S, Secret, Tenant
 from proxy.oauth import TokenPair
 from proxy.pairs import Lifetimes
 from proxy.store import open_store
 from tests.command import Process, started, write_config
 from tests.wire.theatre import TENANT
-
-_DAY_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,11 @@ async def _connect(path: Path) -> None:
         await store.edit_tenants(lambda stored: {**stored, TENANT: Tenant(TENANT)})
         sealed = pairs.seal_pair(
             vault,
-            TokenPair(Secret("at-1"), Secret("rt-1"), _DAY_S),
+            TokenPair(Secret("at-1"), Secret("rt-1"), DAY_S),
             tenant=TENANT,
             generation=1,
             now=time.time(),
-            lifetimes=Lifetimes(900.0, 60 * _DAY_S),
+            lifetimes=Lifetimes(900.0, 60 * DAY_S),
         )
         grant = lifecycle.connected(sealed, tenant=TENANT, company="c", scopes=(), generation=1)
         await store.edit_grant(TENANT, lambda _: grant)
