@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from proxy import pin, policy
+from proxy.arrival import Networks, address_of
 from proxy.errors import BodyTooLarge, PolicyRefused, RateLimited, Refusal
 from proxy.facts import Emit, PolicyWouldRefuse
 from proxy.headers import Fields
@@ -24,8 +25,6 @@ from proxy.target import Target
 
 Kind = Literal["caller", "endpoint", "company", "rate", "concurrency", "body"]
 """Which part of a policy refuses."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +286,5 @@ class Admission:
 @lru_cache(maxsize=4096)
 def _is_in(caller: str, networks: tuple[str, ...]) -> bool:
     """Whether an address is in one of the networks; what is no address, such as a Unix peer, never is."""
-    try:
-        address: Address = ipaddress.ip_address(caller.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return any((mapped or address) in ipaddress.ip_network(network) for network in networks)
+    address = address_of(caller)
+    return address is not None and address in Networks(map(ipaddress.ip_network, networks))

@@ -43,7 +43,7 @@ from proxy.facts import (
 )
 from proxy.groundwork import LEASE_MARGIN_S, keep_others_out, open_vault, recover
 from proxy.listener import CallerServer
-from proxy.model import Clock, Grant, Role, Secret, Tenant
+from proxy.model import DAY_S, Clock, Grant, Role, Secret, Tenant
 from proxy.rates import Rates
 from proxy.refresher import Refresher
 from proxy.store import Journal, Store, instance_name, journal_path, open_store
@@ -52,7 +52,7 @@ from proxy.telemetry.audit import AuditSink
 from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
-from proxy.tokens import DAY_S, Tokens
+from proxy.tokens import Tokens
 
 _WATCH_S = 0.5
 """Pause between looks at the store and at due refreshes: others' changes are to show within a second."""

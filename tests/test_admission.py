@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from proxy.admission import Admission, Allowances, Asked
 from proxy.config import Settings
+from proxy.errors import PolicyRefused, RateLimited
 from proxy.facts import PolicyWouldRefuse
-from proxy.model import GrantState, Policy, Preset, Unblocked
+from proxy.model import GrantState, Policy, Preset, Tenant, Unblocked
+from proxy.rates import Rates
 from proxy.sandbox import COMPANIES, Sandbox
+from proxy.target import parse
 from tests.harness import Answer, Proxy, running_proxy, until
 
 ACME, GLOBEX = COMPANIES["acme"], COMPANIES["globex"]
@@ -56,6 +60,59 @@ async def test_callers_from_elsewhere_are_refused(proxy: Proxy) -> None:
     assert (await proxy.get("/acme/v2/employees")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("caller", "let_in"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("fd00::1%eth0", True),
+        ("11.0.0.1", False),
+        ("::1", False),
+        ("uid:0 pid:1", False),
+        ("unknown behind 10.0.0.1", False),
+    ],
+)
+def test_which_callers_a_policy_lets_in(caller: str, *, let_in: bool) -> None:
+    """An address counts in each of its spellings; who has none is in no network."""
+    tenant = Tenant("acme", policy=Policy(callers=("10.0.0.0/8", "fd00::/8")))
+    admission = gates()
+    if let_in:
+        admission.admit(tenant, asked(caller)).leave()
+    else:
+        with pytest.raises(PolicyRefused):
+            admission.admit(tenant, asked(caller))
+
+
+def test_a_tenant_that_is_no_more_takes_no_memory() -> None:
+    """Its gate is forgotten; a new tenant of its name begins anew."""
+    admission = gates()
+    admission.admit(Tenant("acme", policy=Policy(concurrency=1)), asked())
+    with pytest.raises(RateLimited):
+        admission.admit(Tenant("acme", policy=Policy(concurrency=1)), asked())
+    admission.forget(["acme", "never-called"])
+    assert admission._gates == {}
+    admission.admit(Tenant("acme", policy=Policy(concurrency=1)), asked())
+
+
+def gates() -> Admission:
+    """Ways in without a proxy around them."""
+    return Admission(Allowances(None, None, 100, 1000), Rates(), lambda _: None, lambda: 0.0)
+
+
+def asked(caller: str = "127.0.0.1") -> Asked:
+    return Asked("1", "GET", parse(b"/v2/employees", 99), caller)
+
+
+def test_a_name_that_is_cut_between_pieces_is_seen() -> None:
+    """Of a large body each piece is looked at with the end of the one before."""
+    admitted = gates().admit(Tenant("acme", company=ACME), asked())
+    inspection = admitted.inspection()
+    assert inspection is not None
+    inspection.piece(b'{"compan')
+    with pytest.raises(PolicyRefused, match="cannot be looked into"):
+        inspection.piece(b'yId":"')
+
+
 async def test_an_operators_rules_hold(proxy: Proxy) -> None:
     """Rules that allow take the preset's place, and rules that deny go first."""
     await enforce(proxy, Policy(allow=("GET /v2/**", "* /v1/vendors**"), deny=("DELETE,PUT /v1/vendors/*",)))
@@ -86,6 +143,18 @@ async def test_what_ends_the_installation_marks_the_grant(proxy: Proxy) -> None:
     assert refused(await proxy.get("/acme/v2/employees"), "needs-reauth")
     assert sum(proxy.pleo.counters.refreshes.values()) == refreshes
     assert (await proxy.get("/globex/v2/employees")).status == 200
+
+
+async def test_a_consent_that_came_meanwhile_is_not_marked(proxy: Proxy) -> None:
+    """What ended the tokens of one generation says nothing of a later one."""
+    before = await proxy.app.store.grant("acme")
+    assert before is not None
+    await proxy.connect("acme")
+    await proxy.app.tokens.note_revoked("acme", before.generation)
+    assert (await proxy.get("/acme/v2/employees")).status == 200
+    stored = await proxy.app.store.grant("acme")
+    assert stored is not None
+    assert stored.state is GrantState.CONNECTED
 
 
 # --- which company

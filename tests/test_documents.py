@@ -37,7 +37,7 @@ from proxy.errors import NeedsReauth
 from proxy.model import Secret
 from proxy.sandbox import COMPANIES, Sandbox
 from proxy.tenants import hash_legacy_key
-from proxy.tokens import Tokens
+from proxy.tokens import RefreshRules, Tokens
 from tests import lifecycle_page
 from tests.command import subcommands
 from tests.harness import Proxy, running_proxy
@@ -95,7 +95,8 @@ def render_commands() -> str:
 def render_problem() -> str:
     """The README's example: what the proxy answers for a tenant that was never connected."""
     nothing = cast("Any", None)
-    tokens = Tokens(nothing, nothing, nothing, nothing, nothing, nothing)
+    rules = RefreshRules(nothing, 1.0, 1.0, 1.0, 1.0, 1.0)
+    tokens = Tokens(nothing, nothing, nothing, rules, nothing, nothing)
     with pytest.raises(NeedsReauth) as refused:
         tokens._usable("acme")
     body = problems.document(

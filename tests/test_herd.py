@@ -17,6 +17,7 @@ from tests.wire.processes import allow_open_files
 
 CALLERS = 1000
 INSTANCES = 3
+LIMITS = {"tenant_concurrency": CALLERS}
 PATH = "/acme/v2/employees?limit=1"
 
 
@@ -39,7 +40,7 @@ async def test_a_thousand_401s_cost_one_refresh(pleo: Sandbox, tmp_path: Path, w
             "admin": f"127.0.0.1:{admin}",
             "public_url": f"http://127.0.0.1:{admin}",
         }
-    config = write_config(tmp_path, pleo, admin={"token": "admin"}, listen=listen)
+    config = write_config(tmp_path, pleo, admin={"token": "admin"}, listen=listen, limits=LIMITS)
     async with serving(config) as serve:
         if workers > 1:
             await until(lambda: len(serve.process.lines("worker.started")) == workers)
@@ -63,7 +64,7 @@ async def test_a_thousand_401s_over_three_instances_cost_one_refresh(
             if number:
                 shutil.copy(tmp_path / "0" / "state" / "keys", folder / "state" / "keys")
             store = {"url": database, "state_dir": f"{folder}/state"}
-            config = write_config(folder, pleo, admin={"token": "admin"}, store=store)
+            config = write_config(folder, pleo, admin={"token": "admin"}, store=store, limits=LIMITS)
             serves.append(await stack.enter_async_context(serving(config)))
         await serves[0].command("tenants", "add", "acme")
         await serves[0].connect("acme")
@@ -87,7 +88,8 @@ async def herd(pleo: Sandbox, serves: list[Serving]) -> None:
                 return answer.status
 
         calls = [asyncio.create_task(call(serves[number % len(serves)])) for number in range(CALLERS)]
-        await gate.arrived(CALLERS)
+        async with asyncio.timeout(120):
+            await gate.arrived(CALLERS)
         gate.release()
         statuses = await asyncio.gather(*calls)
     assert statuses == [200] * CALLERS

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BodyTooLarge, TargetRefused
+from proxy.errors import BodyTooLarge, PolicyRefused, TargetRefused
 from proxy.framing import Counted
 from proxy.intake import CallerBody, Line
 from proxy.replay import HeldBody, ReplayBody, Source
@@ -237,3 +237,108 @@ async def test_a_body_that_arrived_whole_is_kept_as_it_is() -> None:
     body.close()
     assert (body.at_hand, body.replayable) == (b"", False)
     assert [piece async for piece in HeldBody(b"", length=None).chunks()] == []
+
+
+# --- bodies that are looked into
+
+
+@dataclass
+class Looking:
+    """Notes what it is shown, and refuses what holds ``BAD``."""
+
+    wanted: bool | None = True
+    wholes: list[bytes] = field(default_factory=list)
+    shown: bytes = b""
+
+    def wants(self, start: bytes) -> bool | None:
+        return self.wanted if start else None
+
+    def whole(self, body: bytes) -> None:
+        self.wholes.append(body)
+        self._judge(body)
+
+    def piece(self, piece: bytes) -> None:
+        self.shown += piece
+        self._judge(piece)
+
+    @staticmethod
+    def _judge(piece: bytes) -> None:
+        if b"BAD" in piece:
+            raise PolicyRefused("it is bad")
+
+
+def looked_into(source: Source, looking: Looking, *, memory: int = LARGE, disk: int = LARGE) -> ReplayBody:
+    return ReplayBody(
+        source, length=None, memory_bytes=memory, disk_bytes=disk, body_bytes=LARGE, inspection=looking
+    )
+
+
+@given(pieces=st.lists(st.binary(min_size=1, max_size=50), max_size=20), memory=st.integers(1, 300))
+def test_nothing_is_handed_out_before_it_was_looked_into(pieces: list[bytes], memory: int) -> None:
+    """A body that fits is looked into as a whole, a larger one in pieces, and all of it before it goes."""
+
+    async def play() -> None:
+        looking, body = Looking(), b"".join(pieces)
+        replayed = looked_into(Pieces(list(pieces)), looking, memory=memory)
+        handed = b""
+        async for piece in replayed.chunks():
+            handed += piece
+            assert looking.wholes == [body] or looking.shown.startswith(handed)
+        assert handed == body
+        assert looking.wholes == ([] if looking.shown else [body])
+        assert looking.shown in (b"", body)
+        assert len(body) >= memory or not looking.shown
+        assert await whole(replayed) == body
+        assert looking.shown in (b"", body)
+        replayed.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("memory", [1, 25, 1000], ids=["in-pieces", "at-the-beginning", "as-a-whole"])
+@pytest.mark.parametrize("at", [0, 2, 4])
+async def test_what_was_refused_once_is_in_no_later_pass(memory: int, at: int) -> None:
+    """The tee has it, and still no pass hands it out."""
+    pieces = [b"x" * 10] * 5
+    pieces[at] = b"BAD" * 3
+    body = looked_into(Pieces(pieces), Looking(), memory=memory)
+    for _ in range(3):
+        with pytest.raises(PolicyRefused):
+            await whole(body)
+    body.close()
+
+
+async def test_a_body_that_nobody_wants_to_look_into_waits_for_nothing() -> None:
+    """Its first piece goes as soon as it is there, and nothing of it is shown."""
+    source, looking = Pieces([b"BAD", b"x"], wait=True), Looking(wanted=False)
+    body = looked_into(source, looking)
+    passing = aiter(body.chunks())
+    source.allowed.release()
+    assert await anext(passing) == b"BAD"
+    source.allowed.release()
+    assert await anext(passing) == b"x"
+    assert (looking.wholes, looking.shown) == ([], b"")
+    body.close()
+
+
+async def test_a_pass_that_is_cancelled_while_it_looks_loses_nothing() -> None:
+    """The next one goes on where it was."""
+    source, looking = Pieces([b"a", b"b"], wait=True), Looking()
+    body = looked_into(source, looking)
+    looks = asyncio.create_task(whole(body))
+    source.allowed.release()
+    await until(lambda: body.received == 1)
+    looks.cancel()
+    await asyncio.gather(looks, return_exceptions=True)
+    for _ in range(2):
+        source.allowed.release()
+    assert await whole(body) == b"ab"
+    assert looking.wholes == [b"ab"]
+    body.close()
+
+
+async def test_a_body_that_cannot_be_kept_is_not_sent_unseen() -> None:
+    """Where the beginning is lost while it is looked into, the body is refused, not sent."""
+    body = looked_into(Pieces([b"x" * 10, b"x" * 20]), Looking(), memory=11, disk=12)
+    with pytest.raises(BodyTooLarge, match="cannot be looked into"):
+        await whole(body)
