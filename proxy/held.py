@@ -54,6 +54,7 @@ class Live:
     failed_with: type[Refusal] = ProviderUnavailable
 
     def standing(self, now: float) -> Standing:
+        """What the access token is good for."""
         return Standing.EXPIRED if self.rejected else lifecycle.standing(self.plan, now)
 
 
