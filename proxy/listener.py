@@ -368,7 +368,8 @@ class CallerServer:
         )
 
     def _sweep(self) -> None:
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        # First, so that a defect in one of them does not let all others wait for ever.
+        self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
         for connection in list(self.connections):
-            connection.expire(now)
-        self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+            connection.expire(loop.time())

@@ -37,6 +37,7 @@ def of(fields: Headers, *, http_1_1: bool = True) -> Framing:
 def test_plain_framings_pass(fields: Headers, length: int) -> None:
     """A body with a length, one in chunks, and none at all are understood."""
     assert of(fields).length == length
+    assert CHUNKED < 0, "it must be no length that a body can have"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,24 @@ def test_a_head_is_read_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"GET /v1/x HTTP/1.2", "the protocol version is neither"),
+        (b"GET /v1/x HTTP/2", "the protocol version is neither"),
+        (b"PRI * HTTP/2.0", "the protocol version is neither"),
+        (b"GET /v1/x", "the request line is not METHOD"),
+        (b"GET /v1/x HTTP/x", "the request line is not METHOD"),
+        (b"GET /v1/x y HTTP/1.2", "the request line is not METHOD"),
+        (b"CONNECT a:443 HTTP/1.1", "the method CONNECT is not served"),
+    ],
+)
+def test_it_is_told_what_is_wrong_with_a_request_line(line: bytes, told: str) -> None:
+    """Another version is called that, and all else is shown what it should have been."""
+    with pytest.raises(TargetRefused, match=told):
+        read(line + b"\r\nHost: a\r\n")
+
+
+@pytest.mark.parametrize(
     "line",
     [
         pytest.param(b"GET /v1/x", id="no-version"),

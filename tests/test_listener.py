@@ -8,7 +8,10 @@ import socket
 from pathlib import Path
 from time import monotonic
 
+import pytest
+
 from proxy.intake import HIGH_WATER
+from proxy.listener import Connection
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy, until
 
@@ -115,3 +118,22 @@ async def test_a_refusal_reaches_a_caller_that_goes_on_sending(pleo: Sandbox, tm
                 answer += piece
             assert caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "it was reset"
         assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_defect_in_a_sweep_does_not_end_all_sweeping(
+    pleo: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails for a connection once is reported, and the slow ones are cut all the same."""
+    real, failed = Connection.expire, False
+
+    def fails_once(connection: Connection, now: float) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise RuntimeError
+        real(connection, now)
+
+    monkeypatch.setattr(Connection, "expire", fails_once)
+    async with running_proxy(pleo, tmp_path, limits={"idle_s": 0.2}) as proxy:
+        assert await proxy.raw(b"") == b""
+        assert [line["error"] for line in proxy.lines("task.crashed")] == ["RuntimeError"]
