@@ -288,6 +288,75 @@ async def test_a_stop_waits_for_no_handshake(files: Path, tmp_path: Path) -> Non
     writer.close()
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@on_both_loops
+async def test_an_answer_that_breaks_off_does_not_look_whole(
+    files: Path, tmp_path: Path, version: bytes
+) -> None:
+    """Where an upstream breaks off, the caller's connection ends without the goodbye of TLS."""
+    async with secured(tmp_path, entry(files)) as (proxy, pleo):
+        pleo.api_faults.append(ApiFault("drop", stage="mid_body", chunked=True))
+        reader, writer = await asyncio.open_connection(
+            *proxy.address, ssl=trusting(files), server_hostname=NAME
+        )
+        writer.write(b"GET /globex/v2/employees HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert (b"chunked" in head) is (version == b"1.1")
+        got, error = b"", None
+        try:
+            while piece := await reader.read(65536):
+                got += piece
+        except (ConnectionError, ssl.SSLError) as caught:
+            error = caught
+        assert error is not None if version == b"1.0" else not got.endswith(b"0\r\n\r\n")
+        writer.close()
+
+
+@on_both_loops
+async def test_a_refusal_reaches_a_caller_that_goes_on_sending(files: Path, tmp_path: Path) -> None:
+    """Over TLS too, what still comes of a refused body is read for a while, and the answer is not lost."""
+    async with secured(tmp_path, entry(files), body_bytes=1000, replay_memory=1000) as (proxy, _):
+        reader, writer = await asyncio.open_connection(
+            *proxy.address, ssl=trusting(files), server_hostname=NAME
+        )
+        head = b"POST /globex/v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n"
+        writer.write(head + bytes(100_000))
+        await until(lambda: proxy.lines("request.finished"))
+        writer.write(bytes(100_000))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 413 ")
+        await until(lambda: not proxy.app.server.connections)
+        writer.close()
+
+
+@on_both_loops
+async def test_an_idle_connection_ends_though_nobody_says_goodbye(files: Path, tmp_path: Path) -> None:
+    """A caller that has gone silent holds no connection of TLS for longer than the others."""
+    async with secured(tmp_path, entry(files), idle_s=0.5) as (proxy, _):
+        raw = socket.create_connection(proxy.address)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = trusting(files).wrap_bio(incoming, outgoing, server_hostname=NAME)
+        await asyncio.to_thread(shake_hands, raw, client, incoming, outgoing)
+        await until(lambda: proxy.app.server.connections)
+        # Neither read nor closed from here on.
+        await until(lambda: not proxy.app.server.connections)
+        raw.close()
+
+
+def shake_hands(
+    raw: socket.socket, client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+) -> None:
+    """A handshake by hand, after which nothing is read."""
+    while True:
+        try:
+            client.do_handshake()
+        except ssl.SSLWantReadError:
+            raw.sendall(outgoing.read())
+            incoming.write(raw.recv(65536))
+        else:
+            raw.sendall(outgoing.read())
+            return
+
+
 def fingerprint(address: tuple[str, int], files: Path) -> str:
     """Of the certificate that a listener shows."""
     with (
