@@ -84,7 +84,8 @@ async def test_a_ring_opens_from_each_source(pleo: Sandbox, tmp_path: Path, sour
         assert await status(f"{base_url}/acme/v2/employees") == 200
         assert not process.lines("token.refresh_started")
     (row,) = (await asyncio.to_thread(ours.done, "keys", "list", "--json", environ=environ)).json()
-    assert (row["id"], row["values"]) == ("given", 3)
+    assert (row["id"], row["in_ring"]) == ("given", True)
+    assert row["values"] >= 3, "the key check and a pair"
     assert not (tmp_path / "state" / "keys").exists(), "a key was made although one was given"
 
 
@@ -318,10 +319,14 @@ async def rehearse(pleo: Sandbox, instances: list[Instance], callers: Callers) -
     await restart_all()
     assert "Sealed" in await first.shell(rotate)
     rows = json.loads(await first.shell(f"{list_keys} --json"))
-    assert {row["id"]: row["values"] for row in rows} == {"k2": 5, "k1": 0}
+    values = {row["id"]: row["values"] for row in rows}
+    assert list(values) == ["k2", "k1"]
+    assert values["k2"] >= 5, "the key check and two pairs"
+    assert values["k1"] == 0
     kept = [line for line in first.ring.read_text().splitlines() if line.startswith("k2:")]
     first.ring.write_text("\n".join(kept) + "\n")
     await restart_all()
+    await first.shell("pleo-proxy audit verify")
 
 
 def prepared(folder: Path, pleo: Sandbox, how: str, database: str) -> Path:
@@ -343,7 +348,7 @@ async def check_sealed_with(key_id: str, config: Path) -> None:
     settings = configuration.load(config, {})
     store = open_store(settings.store.url)
     try:
-        assert dict(await rotation.values_by_key(store)) == {key_id: 5}
+        assert set(await rotation.values_by_key(store)) == {key_id}
     finally:
         await store.close()
     if settings.store.url.path is not None:
