@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 import threading
@@ -59,7 +60,8 @@ def fail_at_all(*_args: Any, **_options: Any) -> NoReturn:
 
 
 def fail_apart(*_args: Any, **_options: Any) -> None:
-    """The same where nobody waits for it: in a thread, at an object's end, in a task and a callback."""
+    """The same where nobody waits for it: in a thread, at an object's end, in a task, a callback, a log."""
+    logging.getLogger("a.library").error("failed with %s", secret())
     thread = threading.Thread(target=fail, args=(secret(),), name=secret())
     thread.start()
     thread.join()

@@ -130,11 +130,14 @@ def test_missing_credentials_are_told(kms: Kms, monkeypatch: pytest.MonkeyPatch,
     assert kms.relay.calls == []
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without boto3 the command that installs it is told."""
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without boto3 the command that installs it is told, by ``check`` already."""
+    config = write_config(tmp_path, vault={"key_service": URL})
+    assert run("check", "--config", str(config)).code == 0
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(KeyServiceError, match=r"pleo-proxy\[aws\]\); run `pip install --require-hashes"):
         open_service(URL)
+    assert "boto3 is not installed" in run("check", "--config", str(config)).refusal(1)
 
 
 GOOD_URLS = [
@@ -488,3 +491,33 @@ async def test_disk_and_database_are_worth_nothing_without_the_service(
     kms.refuse("AccessDeniedException")
     with pytest.raises(KeyServiceError, match="let this process use kms:Decrypt"):
         envelope.unwrapped(stolen)
+
+
+async def test_an_existing_proxy_moves_to_the_service_and_back(
+    kms: Kms, pleo: Sandbox, tmp_path: Path
+) -> None:
+    """As the handbook says: set the service, rewrap beside the running proxy, restart; nobody reconnects."""
+    plain = write_config(tmp_path, pleo, admin={"token": ADMIN_TOKEN})
+    text = plain.read_text()
+    async with served(plain, kms, "plain") as serve:
+        await serve.command("tenants", "add", "acme")
+        await serve.connect("acme")
+        plain.write_text(f'{text}\n[vault]\nkey_service = "{URL}"\n')
+        refused = await asyncio.to_thread(serve.cli, "keys", "list", environ=kms.environ)
+        assert "although vault.key_service is aws-kms://" in refused.refusal(2)
+        await asyncio.to_thread(serve.cli.done, "keys", "rewrap", environ=kms.environ)
+        await until_answered(serve)
+        await serve.stop()
+    async with served(plain, kms, "wrapped") as serve:
+        await until_answered(serve)
+        plain.write_text(text)
+        await asyncio.to_thread(serve.cli.done, "keys", "rewrap", "--plain", environ=kms.environ)
+        await until_answered(serve)
+        await serve.stop()
+    kms.relay.up = False
+    kms.relay.calls.clear()
+    async with served(plain, kms, "plain-again") as serve:
+        await until_answered(serve)
+        assert not serve.process.lines("token.refresh_started")
+        await serve.stop()
+    assert kms.relay.calls == []

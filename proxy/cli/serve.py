@@ -23,6 +23,7 @@ from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
 from proxy.facts import Emit
+from proxy.keyservice import open_service
 from proxy.model import Secret
 from proxy.telemetry import fan_out
 from proxy.telemetry.logs import LogSink
@@ -168,6 +169,8 @@ def log_sink(settings: Settings, *, worker: int | None = None) -> Emit:
 def check(config_path: Path | None) -> None:
     """Check the whole configuration and print what to enter into Pleo's registration form."""
     settings = load_settings(config_path, check_references=True)
+    if settings.vault.key_service is not None:
+        open_service(settings.vault.key_service)  # asks nobody, but finds a missing extra
     for folder in _state_folders(settings):
         hardening.check_folder(folder)
     listed = [
