@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.admin.login import path_of_ours
+from proxy.errors import StoreUnavailable
 from proxy.facts import AdminLockedOut, AdminLoggedIn, AdminLoggedOut, AdminLoginFailed, LinkCreated
 from proxy.model import Role
 from proxy.sandbox import Sandbox
@@ -32,6 +33,13 @@ async def proxy(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
     async with running_proxy(pleo, tmp_path) as running:
         await running.add_tenant("acme")
         yield running
+
+
+def fail_with(error: Exception) -> Any:
+    async def failing(*_args: object) -> None:
+        raise error
+
+    return failing
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -353,6 +361,17 @@ async def test_a_session_outlives_a_restart_but_not_its_token(pleo: Sandbox, tmp
 
     assert await status(ADMIN_TOKEN) == 200
     assert await status("another-token-of-the-tests") == 303
+
+
+async def test_without_the_store_nobody_is_logged_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages say what is wrong and ask for no token in vain; the session is there again with the store."""
+    browser = await logged_in(proxy)
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy.app.store.sessions, "get", fail_with(StoreUnavailable("disk I/O error")))
+        answer = await browser.get("/")
+        assert (answer.status, answer.json()["title"]) == (503, StoreUnavailable.title)
+        assert b"disk" not in answer.body
+    assert (await browser.get("/")).status == 200
 
 
 async def test_logging_out_ends_the_session_for_good(proxy: Proxy) -> None:

@@ -65,7 +65,10 @@ async def _ask(request: web.Request) -> web.Response:
 
 async def _log_in(request: web.Request) -> web.StreamResponse:
     if site_of(request) is not Site.OWN:  # else a page of another site could log its own user in
-        return problem(403, "Forbidden", "Log in on the page. Programs send the token as bearer.")
+        # Over plain HTTP from another machine browsers do not tell, and the token would cross the network.
+        where = request.app[SERVICES].public_url
+        text = f"Log in on the page of {where}, and nowhere else. Programs send the token as bearer."
+        return page("refused.html", status=403, title="Not logged in", text=text)
     form = await form_of(request)
     back = path_of_ours(form.get("next", "/"))
     token = Secret(form.get("token", "").strip())
