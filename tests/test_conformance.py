@@ -79,3 +79,45 @@ def test_a_row_that_shows_nothing_is_seen() -> None:
     bad = Row("9110", "1", "be good", "trying", "see the code")
     assert not is_settled(bad)
     assert not departs(bad)
+
+
+# --- the threat model
+
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
+THREAT_COLUMNS = ["", "threat", "what is done", "shown by"]
+
+
+def threats(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of the tables of threats, with the boundary that they stand under."""
+    boundary = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            boundary = line[3:]
+        cells = [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split(" | ")]
+        if re.match(r"\| [STRIDE] \| ", line):
+            assert len(cells) == len(THREAT_COLUMNS), line
+            yield boundary, cells
+
+
+THREAT_ROWS = list(threats(THREATS))
+
+
+@pytest.mark.parametrize(("boundary", "cells"), THREAT_ROWS, ids=lambda value: str(value)[:50])
+def test_each_threat_has_a_test(boundary: str, cells: list[str]) -> None:
+    """No cell is empty, and the last names tests that exist."""
+    assert boundary[0].isdigit()
+    assert all(cells)
+    named = _TEST.findall(cells[-1])
+    assert named, cells
+    for file, name in named:
+        assert name in {check.name for check in checks_in(ROOT / file)}, f"{file}::{name}"
+
+
+def test_each_boundary_is_gone_through() -> None:
+    """Every boundary of the picture has its table, and those with a service have all kinds of threats."""
+    kinds: dict[str, set[str]] = {}
+    for boundary, cells in THREAT_ROWS:
+        kinds.setdefault(boundary[0], set()).add(cells[0])
+    assert sorted(kinds) == [str(number) for number in range(1, 8)]
+    assert all(kinds[number] == set("STRIDE") for number in "1345")
+    assert len(THREAT_ROWS) > 60

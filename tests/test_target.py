@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import TargetRefused, TargetTooLong
-from proxy.target import Target, parse
+from proxy.target import Target, loggable_path, parse
 
 MAX = 8192
 
@@ -266,3 +266,13 @@ def test_prefix_removal_keeps_the_authority() -> None:
     """The authority of an absolute target outlives the prefix."""
     target = parse(b"http://a.example/acme/v1", max_bytes=MAX)
     assert target.without_first_segment() == Target(b"/v1", None, "/v1", "a.example")
+
+
+@given(st.binary(max_size=2000))
+def test_the_path_of_a_refused_target_can_be_logged(raw: bytes) -> None:
+    """Printable ASCII of bounded length, whatever was sent, and never the query."""
+    shown = loggable_path(raw + b"?secret")
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert len(shown) <= 4 * 512
+    assert "?" not in shown
