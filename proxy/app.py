@@ -49,6 +49,7 @@ from proxy.refresher import Refresher
 from proxy.store import Journal, Store, instance_name, journal_path, open_store
 from proxy.telemetry import fan_out
 from proxy.telemetry.audit import AuditSink
+from proxy.telemetry.canary import Canary
 from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
@@ -65,11 +66,19 @@ class App:
     """A running proxy; made by :func:`start`, ended by :meth:`stop`."""
 
     def __init__(
-        self, settings: Settings, emit: Emit, clock: Clock, stack: AsyncExitStack, worker: int | None
+        self,
+        settings: Settings,
+        emit: Emit,
+        clock: Clock,
+        stack: AsyncExitStack,
+        *,
+        canary: Canary,
+        worker: int | None,
     ) -> None:
+        self._canary = canary
         self._settings = settings
         self._worker = worker
-        self._audit = AuditSink(clock, keep_s=settings.audit.keep_days * DAY_S)
+        self._audit = AuditSink(clock, keep_s=settings.audit.keep_days * DAY_S, canary=canary)
         self._emit = fan_out(emit, self._audit)
         self._clock = clock
         self._stack = stack
@@ -109,6 +118,7 @@ class App:
         self.store = store = open_store(settings.store.url)
         self._stack.push_async_callback(store.close)
         vault = await open_vault(settings, environ, store)
+        wiring.watch_secrets(self._canary, settings, environ, vault)
         state_dir = settings.store.state_dir
         owner = f"{instance_name(state_dir)}/{self._worker or 0}"
         ledger = Ledger(store.trail, vault, f"proxy:{owner}", self._clock)
@@ -364,18 +374,20 @@ async def start(
     stack: AsyncExitStack,
     clock: Clock = time.time,
     worker: int | None = None,
+    canary: Canary | None = None,
     unix_sockets: Mapping[Path, socket.socket] | None = None,
     rates: Path | None = None,
 ) -> App:
     """A running proxy; what it opened is closed when ``stack`` is, after a drain.
 
     :param worker: number of this process among several workers; ``None`` if it serves alone.
+    :param canary: told of each secret as it becomes live; the log's, so that it knows what to withhold.
     :param unix_sockets: of a worker, by their paths; one that serves alone makes its own.
     :param rates: the file by which the workers share what tenants may still send.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(crash_reporter(emit))
-    app = App(settings, emit, clock, stack, worker)
+    app = App(settings, emit, clock, stack, canary=canary or Canary(), worker=worker)
     buckets = Rates(rates)
     stack.callback(buckets.close)
     await app.build(environ, metrics, buckets, unix_sockets)

@@ -12,6 +12,7 @@ all the same, in a way that leaves the break to be found.
 from __future__ import annotations
 
 import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -271,7 +272,7 @@ class Ledger:
 
     async def _begun(self) -> Marks:
         key = secrets.token_bytes(KEY_BYTES)
-        sealed = self.vault.seal(Secret(key.hex()), KEY_PLACE)
+        sealed = self.vault.seal(Secret(urlsafe_b64encode(key).decode()), KEY_PLACE)
         # Of two that begin at once the other may be faster: what is stored holds.
         return await self.trail.begin(sealed, Chain(key).marked("head", START))
 
@@ -284,7 +285,7 @@ def open_chain(key: Sealed | None, vault: Vault) -> Chain:
     if key is None:
         raise AuditError("the key of the audit trail is gone from the store: restore a copy of the database")
     try:
-        return Chain(bytes.fromhex(vault.open(key, KEY_PLACE).reveal()))
+        return Chain(urlsafe_b64decode(vault.open(key, KEY_PLACE).reveal()))
     except (SealedValueError, ValueError) as error:
         problem = error.problem if isinstance(error, SealedValueError) else "no key"
         raise AuditError(

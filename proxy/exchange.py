@@ -32,7 +32,8 @@ from proxy.tokens import Tokens
 from proxy.upstream import Answer, BrokenOff, Upstream
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")
-_RUN = secrets.token_hex(10)
+RUN = secrets.token_hex(10)
+"""Begins the id of each request that has none of its caller's."""
 _numbers = itertools.count()
 _CLAIMS_MOST = 8
 """In a log line: a caller may send as many keys as a head holds."""
@@ -309,7 +310,7 @@ def _request_id(fields: Fields) -> str:
     given = fields.values(headers.REQUEST_ID)
     if given and len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
-    return f"{_RUN}{next(_numbers):012x}"
+    return f"{RUN}{next(_numbers):012x}"
 
 
 def _ms_since(started: float) -> float:

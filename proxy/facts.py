@@ -320,6 +320,16 @@ class StoreRecovered(Fact):
 
 
 @dataclass(slots=True)
+class LineWithheld(Fact):
+    """A line would have carried a secret, and was not written: a defect of the proxy."""
+
+    event: ClassVar[str] = "log.line_withheld"
+    level: ClassVar[Level] = "error"
+    withheld: str
+    """The event that the line was to tell of."""
+
+
+@dataclass(slots=True)
 class AuditAnchored(Fact):
     """How far the audit trail has come, for whoever keeps logs where the trail's database is not."""
 

@@ -18,6 +18,7 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -54,6 +55,14 @@ class Place:
     generation: int
 
 
+Tell = Callable[[Place, Secret], None]
+"""Told of a secret and its place."""
+
+
+def _tell_nobody(_place: Place, _secret: Secret) -> None:
+    pass
+
+
 CHECK_PLACE = Place("meta", "", "key_check", 0)
 
 
@@ -70,6 +79,11 @@ class Vault:
         self._ring = ring = _parse_ring(keys.reveal())
         self._ciphers = {key_id: AESGCM(key) for key_id, key in ring.items()}
         self._sealing_id = next(iter(ring))
+        self._tell: Tell = _tell_nobody
+
+    def tells(self, tell: Tell) -> None:
+        """Have ``tell`` called with each secret that is sealed or opened, and its place."""
+        self._tell = tell
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -78,6 +92,7 @@ class Vault:
 
     def seal(self, secret: Secret, place: Place) -> Sealed:
         """``secret`` sealed for ``place`` with the first key and a random nonce."""
+        self._tell(place, secret)
         return self._seal(secret, place, os.urandom(_NONCE_BYTES))
 
     def reseal(self, sealed: Sealed, place: Place) -> Sealed:
@@ -118,7 +133,9 @@ class Vault:
             raise SealedValueError(
                 "damaged, moved from another place, or sealed with another key of the same id"
             ) from None
-        return Secret(opened.decode())
+        secret = Secret(opened.decode())
+        self._tell(place, secret)
+        return secret
 
     def seal_check(self) -> Sealed:
         """A sealed constant by which :meth:`verify_check` tells at start whether this ring fits a store."""

@@ -11,7 +11,7 @@ import errno
 import grp
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,7 +24,17 @@ from proxy.admission import Allowances
 from proxy.arrival import Networks
 from proxy.authorize import AuthorizationSettings
 from proxy.caller_tls import CallerTls, TlsFiles
-from proxy.config import Address, CallerListener, Settings, SocketPath, resolve
+from proxy.config import (
+    Address,
+    CallerListener,
+    CredentialRef,
+    EnvRef,
+    FileRef,
+    Settings,
+    SocketPath,
+    resolve,
+)
+from proxy.config.sections import Section
 from proxy.config.values import origin_of
 from proxy.door import Door, Lock, open_doors
 from proxy.entrance import Entrance, Peers
@@ -33,11 +43,13 @@ from proxy.exchange import Limits
 from proxy.facts import Emit, HandshakeFailed
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import DAY_S, HttpProxy, Role
+from proxy.model import DAY_S, HttpProxy, Role, Secret
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
+from proxy.telemetry.canary import Canary, as_sent
 from proxy.tokens import RefreshRules
 from proxy.upstream import Upstream
+from proxy.vault import Vault
 
 
 def http_proxy(settings: Settings, environ: Mapping[str, str]) -> HttpProxy | None:
@@ -205,6 +217,31 @@ def single_sign_on(settings: Settings) -> SingleSignOn | None:
     return SingleSignOn(
         admin.sso_header, admin.sso_proxies or (), admin.sso_operators or (), admin.sso_viewers or ()
     )
+
+
+def watch_secrets(canary: Canary, settings: Settings, environ: Mapping[str, str], vault: Vault) -> None:
+    """Have ``canary`` know the secrets of the settings, and whatever ``vault`` seals or opens.
+
+    :raises ConfigurationError: a secret is not where the settings say.
+    """
+    canary.watch_vault(vault)
+    for item, forms in _secrets_of(settings, environ):
+        canary.watch(item, *forms)
+    database = settings.store.url.password
+    if database is not None:
+        canary.watch("store.url", database)
+
+
+def _secrets_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, list[Secret]]]:
+    """Each secret of the settings by its key, in the forms in which it is sent."""
+    for name, section in settings:
+        if not isinstance(section, Section) or name == "vault":
+            continue  # the vault's keys are the vault's
+        for key, value in section:
+            if isinstance(value, EnvRef | FileRef | CredentialRef | Secret):
+                item = f"{name}.{key}"
+                secret = resolve(value, environ, item=item)
+                yield item, [secret, as_sent(settings.pleo.client_id, secret), as_sent(None, secret)]
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -20,10 +20,12 @@ from yarl import URL
 from proxy import app
 from proxy.authorize import create_link
 from proxy.config import Settings
-from proxy.facts import Fact
+from proxy.exchange import RUN
+from proxy.facts import Fact, LineWithheld
 from proxy.model import Clock, Tenant
 from proxy.sandbox import DEFAULT_CLIENT, Sandbox, Visit, approve
 from proxy.telemetry import fan_out
+from proxy.telemetry.canary import Canary
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import check_together, checked
@@ -58,6 +60,8 @@ class Proxy:
     log: io.BytesIO
     metrics: Metrics
     facts: list[Fact] = field(default_factory=list)
+    withheld: list[Fact] = field(default_factory=list)
+    """What is to be withheld in this run."""
     _waiting: list[tuple[type[Fact], asyncio.Future[Fact]]] = field(default_factory=list)
 
     @property
@@ -202,15 +206,20 @@ async def running_proxy(
         def seen(fact: Fact) -> None:
             early.append(fact) if proxy is None else proxy.seen(fact)
 
-        emit = fan_out(LogSink(log, log_format="json", level="debug"), metrics, seen)
+        sink = LogSink(log, log_format="json", level="debug", canary=Canary(RUN.encode()))
+        emit = sink.report = fan_out(sink, metrics, seen)
         now = clock or pleo.now
-        running = await app.start(settings, {}, emit=emit, metrics=metrics, stack=stack, clock=now)
+        running = await app.start(
+            settings, {}, emit=emit, metrics=metrics, stack=stack, clock=now, canary=sink.canary
+        )
         # Closed first, so that the drain meets no idle connection.
         session = await stack.enter_async_context(
             aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
         )
         proxy = Proxy(running, pleo, settings, session, log, metrics, early)
         yield proxy
+    withheld = [fact for fact in proxy.facts if isinstance(fact, LineWithheld)]
+    assert withheld == proxy.withheld, "a line of an ordinary run was taken for one with a secret"
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:

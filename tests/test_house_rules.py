@@ -281,6 +281,7 @@ MAY_REVEAL = {
     "store.postgres_connection": "hands the database's password to its driver",
     "vault": "seals, and reads the key ring",
     "audit": "makes the chain of its key",
+    "telemetry.canary": "hashes pieces of what no line may hold",
     "keyservice.aws_kms": "has a key wrapped",
     "envelope": "has the keys of the ring wrapped and unwrapped",
     "keyring": "writes the key file",

@@ -22,10 +22,11 @@ from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
 from proxy.config import Settings
-from proxy.facts import Emit
+from proxy.exchange import RUN
 from proxy.keyservice import open_service
 from proxy.model import Secret
 from proxy.telemetry import fan_out
+from proxy.telemetry.canary import Canary
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.workers import Supervisor
@@ -57,10 +58,14 @@ def _state_folders(settings: Settings) -> list[Path]:
 
 async def _serve(settings: Settings) -> None:
     metrics = Metrics()
-    emit = fan_out(log_sink(settings), metrics)
+    log = log_sink(settings)
+    emit = log.report = fan_out(log, metrics)
     stop = stop_signal()
     async with AsyncExitStack() as stack:
-        running = await app.start(settings, os.environ, emit=emit, metrics=metrics, stack=stack)
+        running = await app.start(
+            settings, os.environ, emit=emit, metrics=metrics, stack=stack, canary=log.canary
+        )
+        log.canary.watch("admin.token", *filter(None, [running.generated_admin_token]))
         _show_once(running.generated_admin_token)
         spare_the_collector()
         await stop.wait()
@@ -124,7 +129,8 @@ async def _serve_with_others(
     workers.stop_with_parent(stop)
     metrics = Metrics(counts / str(number))
     metrics.add_up(lambda: [counts / str(other) for other in range(settings.listen.workers)])
-    emit = fan_out(log_sink(settings, worker=number), metrics)
+    log = log_sink(settings, worker=number)
+    emit = log.report = fan_out(log, metrics)
     async with AsyncExitStack() as stack:
         stack.callback(metrics.close)
         await app.start(
@@ -134,6 +140,7 @@ async def _serve_with_others(
             metrics=metrics,
             stack=stack,
             worker=number,
+            canary=log.canary,
             unix_sockets=sockets,
             rates=counts / "rates",
         )
@@ -157,11 +164,12 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-def log_sink(settings: Settings, *, worker: int | None = None) -> Emit:
+def log_sink(settings: Settings, *, worker: int | None = None) -> LogSink:
     """The log on standard output, in the configured format or the one that fits where it goes."""
     stream = sys.stdout.buffer
     log_format = settings.log.format or ("console" if stream.isatty() else "json")
-    return LogSink(stream, log_format=log_format, level=settings.log.level, worker=worker)
+    canary = Canary(RUN.encode())
+    return LogSink(stream, log_format=log_format, level=settings.log.level, worker=worker, canary=canary)
 
 
 @click.command()

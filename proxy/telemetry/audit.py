@@ -23,6 +23,7 @@ from proxy.errors import REFUSALS, StoreUnavailable
 from proxy.facts import Emit, Fact, RequestFinished
 from proxy.model import Clock
 from proxy.telemetry import fan_out
+from proxy.telemetry.canary import Canary
 
 DECISIONS = frozenset(refusal.name for refusal in REFUSALS if refusal.status < 500)
 """Refusals that were decided about a caller. The others are outages, of which log and metrics tell."""
@@ -65,6 +66,7 @@ AUDITED: Mapping[type[Fact], Rule] = {
     facts.GrantNeedsReauth: Rule(),
     facts.GrantRevoked: Rule(),
     facts.SealedValueFailed: Rule(folds=("column", "problem"), keeps="column"),
+    facts.LineWithheld: Rule(folds=("withheld",), keeps="withheld"),
     facts.LinkCreated: Rule(),
     facts.LinkOpened: Rule(),
     facts.AdminLoggedIn: Rule(),
@@ -126,11 +128,13 @@ class AuditSink:
     """Takes facts in; :meth:`begin` starts writing them, :meth:`close` writes what is left.
 
     :param keep_s: how long records are kept by who begins with ``prunes``.
+    :param canary: knows the secrets that no record may hold.
     """
 
-    def __init__(self, clock: Clock, *, keep_s: float) -> None:
+    def __init__(self, clock: Clock, *, keep_s: float, canary: Canary | None = None) -> None:
         self._clock = clock
         self._keep_s = keep_s
+        self._canary = canary or Canary()
         self._actor = "proxy"
         self._waiting: deque[Entry] = deque()
         self._folds: dict[tuple[object, ...], _Fold] = {}
@@ -189,7 +193,10 @@ class AuditSink:
 
     def _made(self, at: float, fact: Fact, tenant: object, details: Mapping[str, Any]) -> Entry:
         named = tenant if isinstance(tenant, str) else None
-        return Entry(at, fact.event, named, self._actor, as_details(details))
+        text = as_details(details)
+        if self._canary.finds(text.encode()):
+            text = as_details({"withheld": True})  # the log's line is withheld too, and that is reported
+        return Entry(at, fact.event, named, self._actor, text)
 
     def _enqueue(self, entry: Entry) -> None:
         if len(self._waiting) >= _MOST_WAITING:

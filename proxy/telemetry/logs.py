@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
-from proxy.facts import Fact, Level, RequestFinished
+from proxy.facts import Emit, Fact, Level, LineWithheld, RequestFinished
+from proxy.telemetry.canary import Canary
 
 _LEVELS: dict[Level, int] = {
     "debug": logging.DEBUG,
@@ -36,8 +37,14 @@ class LogSink:
         log_format: Literal["json", "console"],
         level: Level,
         worker: int | None = None,
+        canary: Canary | None = None,
     ) -> None:
-        """With ``worker``, each line tells which of several processes wrote it."""
+        """With ``worker``, each line tells which of several processes wrote it.
+
+        With ``canary``, a line that would carry a secret is withheld, and :attr:`report` is told.
+        """
+        self.report: Emit = self
+        """Gets :class:`~proxy.facts.LineWithheld`; for all sinks to have it, where they are put together."""
         self.lost = 0
         """Lines that could not be written (a full disk, a reader that went away)."""
         self._shown = {name for name, number in _LEVELS.items() if number >= _LEVELS[level]}
@@ -45,7 +52,10 @@ class LogSink:
         self._line: Callable[[Fact], bytes] = (
             _JsonLine(worker) if log_format == "json" else _ConsoleLine(worker, colors=stream.isatty())
         )
+        self.canary = canary or Canary()
         self._waiting: list[bytes] = []
+        self._events: list[str] = []
+        """Of the lines that wait."""
 
     def __call__(self, fact: Fact) -> None:
         """Write one line; a line that cannot be written is counted and dropped."""
@@ -53,6 +63,7 @@ class LogSink:
             return
         try:
             self._waiting.append(self._line(fact))
+            self._events.append(fact.event)
         except TypeError:  # a text that is no Unicode
             self.lost += 1
             return
@@ -61,15 +72,28 @@ class LogSink:
 
     def flush(self) -> None:
         """Write the lines that wait."""
-        lines = self._waiting
+        lines, events = self._waiting, self._events
         if not lines:
             return
-        self._waiting = []
+        self._waiting, self._events = [], []
+        data = b"".join(lines)
+        if self.canary.finds(data):
+            data = self._without_secrets(lines, events)
         try:
-            self._stream.write(b"".join(lines))
+            self._stream.write(data)
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: the stream was closed under us
             self.lost += len(lines)
+
+    def _without_secrets(self, lines: list[bytes], events: list[str]) -> bytes:
+        """The lines that carry none; the others are reported by what they were to tell of."""
+        clean = []
+        for line, event in zip(lines, events, strict=True):
+            if not self.canary.finds(line):
+                clean.append(line)
+            elif event != LineWithheld.event:
+                self.report(LineWithheld(event))
+        return b"".join(clean)
 
     def _flushes_soon(self) -> bool:
         if len(self._waiting) > 1:

@@ -21,6 +21,7 @@ from proxy.facts import (
     AdminLoggedIn,
     AdminLoginFailed,
     Fact,
+    LineWithheld,
     PolicyWouldRefuse,
     Refreshed,
     RefreshFailed,
@@ -45,6 +46,7 @@ _LOGINS = "pleo_proxy_admin_logins"
 _TRIALS = "pleo_proxy_policy_would_refuse"
 _SECONDS = "pleo_proxy_request_duration_seconds"
 _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
+_WITHHELD = "pleo_proxy_log_lines_withheld"
 _UNDER_WAY = "pleo_proxy_under_way"
 _LEFT = "pleo_proxy_refresh_token_left_seconds"
 
@@ -58,6 +60,7 @@ _COUNTERS = {
     _LOGINS: ("Logins to the operator's pages and wrong tokens there, by outcome.", ("outcome",)),
     _RESPONSES: ("Answers of Pleo that were passed on, by class of status.", ("status_class",)),
     _TRIALS: ("Requests that passed and that a policy on trial would refuse.", ("tenant", "rule")),
+    _WITHHELD: ("Log lines that were not written, since they would have carried a secret.", ()),
     _THROTTLED: ("Those with which Pleo asks for fewer requests, by status.", ("status",)),
 }
 _HISTOGRAMS = {
@@ -100,6 +103,7 @@ class Metrics:
         self._seconds: dict[str, _Histogram] = {}
         self._upstream_seconds = _Histogram(self._tally, _UPSTREAM_SECONDS)
         self._retried = self._tally.index(_RETRIED)
+        self._tally.index(_WITHHELD)
         for outcome in Outcome:
             self._tally.index(_REFRESHES, outcome.value)
         for login in ("granted", "refused", "locked_out"):
@@ -139,6 +143,8 @@ class Metrics:
                 self._add(_LOGINS, "locked_out")
             case PolicyWouldRefuse():
                 self._add(_TRIALS, fact.tenant, fact.rule)
+            case LineWithheld():
+                self._add(_WITHHELD)
             case _:
                 pass
 
