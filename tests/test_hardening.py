@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import json
+import logging
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ import aiohttp
 import pytest
 
 from proxy import hardening, keyring
+from proxy.cli.ending import exit_code_of
 from proxy.errors import StoreError
 from proxy.sandbox import DEFAULT_CLIENT, Sandbox, approve
 from tests.command import PROGRAM, ROOT, Cli, Process, Serving, run, write_config
@@ -112,6 +114,7 @@ async def test_another_user_reads_nothing(pleo: Sandbox, street: Path, made_by: 
         await asyncio.to_thread(run, "tenants", "add", "acme", "--config", str(config))
         await serve.connect("acme")
         await asyncio.to_thread(serve.cli.done, "backup", str(state / "backup"))
+        await asyncio.to_thread(serve.cli.done, "audit", "export", str(state / "export"))
         upload = asyncio.create_task(
             serve.session.post(f"{serve.base_url}/acme/v2/vendors", data=b"x" * 300_000)
         )
@@ -121,7 +124,7 @@ async def test_another_user_reads_nothing(pleo: Sandbox, street: Path, made_by: 
         files = files_in(state)
         names = {path.name for path in files}
         assert names >= {
-            *("proxy.db", "proxy.db-wal", "proxy.db-shm", "proxy.db.serve.lock", "keys", "backup"),
+            *("proxy.db", "proxy.db-wal", "proxy.db-shm", "proxy.db.serve.lock", "keys", "backup", "export"),
             *("journal-0.log", "admin-token.sha256"),
         }
         bodies = [path for path, name in opened.items() if name.startswith(str(temporary))]
@@ -255,6 +258,34 @@ async def test_a_crash_shows_no_secret(pleo: Sandbox, tmp_path: Path, way: str) 
     issued = pleo.authority.secrets_issued()
     assert [secret for secret in {planted, *SECRETS.values(), *issued} if secret in said] == []
     assert list(ROOT.glob("core*")) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt("planted"), 130, ""),
+        (asyncio.CancelledError("planted"), 1, "internal error, CancelledError at test_hardening.py:"),
+        (RuntimeError("planted"), 1, "internal error, RuntimeError at test_hardening.py:"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_end_of_any_kind_is_told_without_its_text(
+    raised: BaseException,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also what is no ``Exception``: a worker's would else be printed whole by multiprocessing."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def end() -> None:
+        raise raised
+
+    assert exit_code_of(end) == code
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "planted" not in told.err + told.out
 
 
 async def provoke(pleo: Sandbox, base_url: str, cli: Cli) -> None:

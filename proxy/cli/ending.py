@@ -26,20 +26,19 @@ def exit_code_of(work: Callable[[], object]) -> int:
         code = work()
     except SystemExit as ended:
         code = ended.code
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
-    except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold anything
+    except BaseException as error:  # noqa: BLE001 - the text of an unforeseen error may hold anything
         line, code = _line_and_code(error)
         click.echo(f"{NAME}: {line}", err=True)
     return code if isinstance(code, int) else 0
 
 
 def keep_texts_back() -> None:
-    """Have what nobody catches told by type and place, in threads and at the end of objects too."""
-    sys.excepthook = lambda _kind, error, _trace: _tell(error)
+    """Have what :func:`exit_code_of` cannot catch told by type and place: in threads, at objects' ends."""
     threading.excepthook = lambda crashed: (
         None if isinstance(crashed.exc_value, SystemExit) else _tell(crashed.exc_value)
     )
@@ -50,7 +49,7 @@ def _tell(error: BaseException | None) -> None:
     click.echo(f"{NAME}: {_internal(error)}", err=True)
 
 
-def _line_and_code(error: Exception) -> tuple[str, int]:
+def _line_and_code(error: BaseException) -> tuple[str, int]:
     match error:
         case click.ClickException():
             return _one_line(error), error.exit_code
