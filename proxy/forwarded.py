@@ -18,6 +18,7 @@ from proxy.headers import Fields, remembered
 _HOPS_MOST = 32
 """No chain of proxies is that long, and reading on would be work for whoever wrote it."""
 _ELEMENT_BYTES = 1024
+_EMPTY = b", \t"
 
 _NODE = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|(\d{1,3}(?:\.\d{1,3}){3}))(?::(?:\d{1,5}|_[A-Za-z0-9._-]+))?")
 """RFC 7239 section 6: an address, with a port or a name instead of one."""
@@ -106,13 +107,16 @@ def _usual_hops(lines: Sequence[bytes]) -> Iterator[_Hop]:
 
 
 def _from_the_right(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """The elements of a list that is spread over field lines (RFC 9110 section 5.6.1), the last one first."""
+    """The elements of a list that is spread over field lines, the last one first, empty ones left out.
+
+    RFC 9110 section 5.6.1 has both. Empty ones go many at a time: one by one, a line of commas would be work.
+    """
     for line in reversed(lines):
-        rest, comma = line, b","
-        while comma:
-            rest, comma, text = rest.rpartition(b",")
-            if text := text.strip(b" \t"):
-                yield text
+        rest = line.rstrip(_EMPTY)
+        while rest:
+            rest, _, text = rest.rpartition(b",")
+            yield text.strip(b" \t")
+            rest = rest.rstrip(_EMPTY)
 
 
 def _at_hop(lines: Sequence[bytes], hops: int) -> str | None:
@@ -125,25 +129,24 @@ def _at_hop(lines: Sequence[bytes], hops: int) -> str | None:
 
 def _standard_hops(lines: Sequence[bytes]) -> Iterator[_Hop]:
     for line in reversed(lines):
-        rest: bytes | None = line
+        rest = line.rstrip(_EMPTY)
         while rest:
-            element, rest = _last_element(rest)
-            if element.strip(b" \t"):
-                yield _standard_hop(element)
+            comma = _comma_before_last_element(rest)
+            yield _standard_hop(rest[comma + 1 :])
+            rest = rest[: max(comma, 0)].rstrip(_EMPTY)
 
 
-def _last_element(line: bytes) -> tuple[bytes, bytes | None]:
-    """The last element of a line, and what is before its comma; the whole line where nothing in it is one.
+def _comma_before_last_element(line: bytes) -> int:
+    """Behind which the last element of a line begins; -1 where no end of the line alone is one.
 
     A comma may be in quotes. But quotes that a caller left open must not swallow what a proxy added behind
     them, so the shortest end of the line that is well-formed is its last element.
     """
     comma = len(line)
     while (comma := line.rfind(b",", max(len(line) - _ELEMENT_BYTES, 0), comma)) >= 0:
-        tail = line[comma + 1 :]
-        if not tail.strip(b" \t") or _ELEMENT.fullmatch(tail):
-            return tail, line[:comma]
-    return line, None
+        if _ELEMENT.fullmatch(line, comma + 1):
+            return comma
+    return -1
 
 
 def _standard_hop(element: bytes) -> _Hop:

@@ -227,7 +227,7 @@ class Directory:
         elif claims:
             tenant = claims[0][1]
         else:
-            tenant = self._nobodys(target, host, arrival.caller, fields)
+            tenant = self._nobodys(target, host, arrival, fields)
         if claims and any(other is not tenant for _, other in claims):
             named = tuple(dict.fromkeys(f"{how} says {other.name!r}" for how, other in claims))
             raise TenantAmbiguous(f"the routes disagree: {', '.join(named)}", claims=named)
@@ -271,14 +271,14 @@ class Directory:
             raise TenantUnknown(f"{what} {name!r}, which is no tenant here; the operator adds it")
         return tenant
 
-    def _nobodys(self, target: Target, host: str, caller: str, fields: Fields) -> Tenant:
+    def _nobodys(self, target: Target, host: str, arrival: Arrival, fields: Fields) -> Tenant:
         """The tenant of a request that nothing claims, if one is configured.
 
         Not of one with a legacy key that is not known: whoever sends it speaks for somebody else.
         """
         users = map(_basic_user, fields.values(b"authorization"))
         if self._default is None or any(user is not None for user in users):
-            raise TenantUnknown(_what_was_tried(target, host, caller, fields))
+            raise TenantUnknown(_what_was_tried(target, host, arrival, fields))
         return self._configured(self._default, "listen.default_tenant is")
 
     def _find_key(self, value: bytes) -> Tenant | None:
@@ -322,9 +322,10 @@ def _basic_user(value: bytes) -> Secret | None:
     return Secret(user) if user else None
 
 
-def _what_was_tried(target: Target, host: str, caller: str, fields: Fields) -> str:
+def _what_was_tried(target: Target, host: str, arrival: Arrival, fields: Fields) -> str:
     key = "a legacy key that is not known" if headers.values(fields, b"authorization") else "no legacy key"
+    certificate = "a certificate that is not known, " if arrival.certificate else ""
     return (
-        f"path prefix {target.first_segment[:63]!r}, host {host[:253]!r}, no X-Pleo-Tenant header, {key} and "
-        f"caller address {caller} lead to no tenant"
+        f"path prefix {target.first_segment[:63]!r}, host {host[:253]!r}, no X-Pleo-Tenant header, {key}, "
+        f"{certificate}caller {arrival.caller} and a listener of no tenant lead to none"
     )

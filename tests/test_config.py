@@ -10,6 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config import (
     Address,
@@ -32,6 +34,8 @@ from proxy.config import (
     settings_table,
     warnings,
 )
+from proxy.config.listeners import parse_listener
+from proxy.config.values import Rule
 from proxy.errors import ConfigurationError, UsageError
 from proxy.model import Origin, Policy, Preset, Secret
 
@@ -213,6 +217,33 @@ def test_store_url_names_a_file(tmp_path: Path, url: str, path: str) -> None:
 def test_sizes_have_units(tmp_path: Path, size: str, expected: int) -> None:
     """A size is a number of bytes or text with a binary unit."""
     assert settings(tmp_path, f"[limits]\nbody_bytes = {size}").limits.body_bytes == expected
+
+
+VALUES_OF_KEYS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["a:1", "unix:/a", "uid:1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS_OF_LISTENERS = st.sampled_from(
+    ["address", "tenant", "mode", "group", "peers", "tls_key", "client_ca", "x"]
+)
+
+
+@given(VALUES_OF_KEYS | st.dictionaries(KEYS_OF_LISTENERS, VALUES_OF_KEYS, max_size=4))
+def test_whatever_a_listener_is_it_is_one_or_breaks_a_rule(value: object) -> None:
+    """No value of TOML or JSON leads to anything but a listener that can be shown, or a rule and remedy."""
+    told = "none;"
+    try:
+        found = parse_listener(value)
+    except Rule as rule:
+        told = str(rule)
+    else:
+        assert parse_listener(str(found)).address == found.address
+    assert ";" in told
 
 
 def test_the_files_of_tls_must_be_there_when_they_are_needed(tmp_path: Path) -> None:

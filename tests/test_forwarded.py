@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -204,6 +205,20 @@ def test_ten_thousand_elements_cost_little(name: str, element: str) -> None:
     found = arrival((name, line))
     assert perf_counter() - started < 0.25
     assert found.caller in {HIDDEN, PEER}
+
+
+@pytest.mark.parametrize(
+    "sign", [b",", b" ", b"\t,", b'"', b"=", b";", b"\\", b"a", b'a="', b',a="', b",a=b;"]
+)
+def test_no_sign_in_great_numbers_costs_much(sign: bytes) -> None:
+    """However a caller fills the fields that its proxy passes on, reading them stays linear."""
+    value = sign * (65_536 // len(sign))
+    names = (b"Forwarded", b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host")
+    fields = Fields([(name, value) for name in names] + [(b"X-Forwarded-For", b"203.0.113.5")])
+    started = perf_counter()
+    with suppress(TargetRefused):
+        behind(Arrival(PEER, trusted=TRUSTED), fields)
+    assert perf_counter() - started < 0.1
 
 
 def test_a_chain_has_an_end() -> None:
