@@ -154,6 +154,33 @@ def test_chunks_are_put_together_however_they_are_cut(
     assert len(decoder.trailers) == trailers.count(b"\r\n")
 
 
+WIRE = b"5\r\nhello\r\n1;x=y\r\n!\r\n0\r\nX: y\r\n\r\nNEXT"
+
+
+@pytest.mark.parametrize("size", range(1, len(WIRE)))
+def test_no_cut_changes_a_body(size: int) -> None:
+    """In pieces of any size, down to single bytes, body, trailers and what is behind stay the same."""
+    decoder, got, left = Chunks(section_bytes=1000), b"", b""
+    for at in range(0, len(WIRE), size):
+        piece = WIRE[at : at + size]
+        taken, rest = (b"", piece) if decoder.ended else decoder.feed(piece)
+        got, left = got + taken, left + rest
+    assert (got, left, list(decoder.trailers)) == (b"hello!", b"NEXT", [(b"X", b"y")])
+
+
+@pytest.mark.parametrize("cut", range(len(WIRE)))
+def test_one_cut_anywhere_changes_nothing(cut: int) -> None:
+    """Wherever one read ends and the next begins."""
+    decoder = Chunks(section_bytes=1000)
+    got, left = decoder.feed(WIRE[:cut])
+    if decoder.ended:
+        left += WIRE[cut:]
+    else:
+        more, left = decoder.feed(WIRE[cut:])
+        got += more
+    assert (got, left, list(decoder.trailers)) == (b"hello!", b"NEXT", [(b"X", b"y")])
+
+
 class Judge:
     """Another parser's view of a chunked body."""
 
@@ -207,6 +234,10 @@ def test_llhttp_decodes_what_is_decoded_here_in_the_same_way(wire: bytes, cuts: 
         pytest.param(b"0x5\r\nhello", id="0x"),
         pytest.param(b"\r\n", id="no-size"),
         pytest.param(b"5\nhello", id="bare-lf"),
+        pytest.param(b"50\nhello", id="bare-lf-behind-two-digits"),
+        pytest.param(b"5;a\nhello", id="bare-lf-behind-an-extension"),
+        pytest.param(b"\n", id="bare-lf-first"),
+        pytest.param(b"5\r\nhello\r\n\n", id="bare-lf-between-chunks"),
         pytest.param(b"1" * 17 + b"\r\n", id="beyond-64-bits"),
         pytest.param(b"5\r\nhello!", id="longer-than-its-size"),
         pytest.param(b"5\r\nhello\n", id="ended-by-lf"),

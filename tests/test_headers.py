@@ -100,6 +100,24 @@ def test_nothing_of_one_hop_and_nothing_of_the_caller_survives(fields: Headers) 
     assert [field for field in up if plain(field[0]) == b"host"] == [HOST]
 
 
+@pytest.mark.parametrize("name", sorted(CALLERS_ONLY | HOP_BY_HOP | PROXYS))
+def test_each_name_is_dropped_in_each_spelling(name: bytes) -> None:
+    """Small letters, capitals and underscores are one name."""
+    for spelt in (
+        name,
+        name.upper(),
+        name.title(),
+        name.replace(b"-", b"_"),
+        name.upper().replace(b"-", b"_"),
+    ):
+        assert for_upstream([(b"A", b"1"), (spelt, b"x"), (b"B", b"2")]) == [
+            HOST,
+            (b"A", b"1"),
+            (b"B", b"2"),
+            VIA,
+        ]
+
+
 @given(FIELDS)
 def test_everything_else_goes_up_as_it_came(fields: Headers) -> None:
     """Order, spelling, bytes and duplicates of all other fields are kept, between our Host and our Via."""

@@ -101,6 +101,23 @@ async def test_a_caller_that_does_not_take_its_answer_is_cut(pleo: Sandbox, tmp_
         writer.close()
 
 
+async def test_a_caller_that_pauses_for_a_while_is_not_cut(proxy: Proxy) -> None:
+    """Only when nothing was taken for limits.idle_s, from when there was something to take, it is over."""
+    _, writer = await asyncio.open_connection(*proxy.address)
+    writer.transport.pause_reading()  # type: ignore[attr-defined] # asyncio's transports can
+    size = 64 * 1024 * 1024
+    writer.write(b"GET /acme/v1/sandbox/bytes?size=%d HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % size)
+    server = proxy.app.server
+    await until(lambda: any(connection._drained is not None for connection in server.connections))
+    (connection,) = server.connections
+    now = asyncio.get_running_loop().time()
+    connection.expire(now + 50)
+    assert not connection._transport.is_closing()
+    connection.expire(now + 70)
+    assert connection._transport.is_closing()
+    writer.close()
+
+
 async def test_a_refusal_reaches_a_caller_that_goes_on_sending(pleo: Sandbox, tmp_path: Path) -> None:
     """What comes behind a refused head is read for a while: closing at once would destroy the answer."""
     async with running_proxy(pleo, tmp_path, limits={"body_bytes": 1000}) as proxy:

@@ -198,6 +198,24 @@ def test_expires_in(sent: object, lifetime: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'\xef\xbb\xbf{"access_token":"at","refresh_token":"rt"}', id="byte-order-mark"),
+        pytest.param(b'{"access_token":"at","refresh_token":"rt","note":"caf\xe9"}', id="another-encoding"),
+        pytest.param(b'{"access_token":"at","refresh_token":"rt","expires_in":1e400}', id="number-too-large"),
+        pytest.param(b'{"access_token":"at","refresh_token":"rt","x":%b}' % (b"9" * 5000), id="many-digits"),
+        pytest.param(b'{"access_token":"at","refresh_token":"rt","x":NaN}', id="no-number"),
+        pytest.param(b'{"access_token":"at","refresh_token":"rt","x":"\\ud800"}', id="half-a-letter"),
+    ],
+)
+def test_no_pair_is_lost_for_what_else_an_answer_holds(body: bytes) -> None:
+    """Pleo has ended the old pair, so that a new one is taken wherever it can be read at all."""
+    answer = oauth.read_token_answer(200, body)
+    assert isinstance(answer, TokenPair)
+    assert (answer.access, answer.refresh, answer.expires_in_s) == (Secret("at"), Secret("rt"), None)
+
+
+@pytest.mark.parametrize(
     "refresh",
     [None, "", 17, ["r"], "with space", "ümlaut", "new\nline"],
     ids=["null", "empty", "number", "list", "space", "non-ascii", "newline"],
