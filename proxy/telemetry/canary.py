@@ -6,11 +6,11 @@ them are kept, with a key that this process made at its start. What is looked th
 about to be written, so it does not matter which field a secret came in, nor whether it was escaped for JSON
 or a URL: pieces hold nothing that is escaped.
 
-Looking at a line must cost next to nothing, so most of it is one search by a compiled pattern that finds
-nothing in a usual line. There are three kinds of piece, each searched for only while a secret has it. *Mixed*
-ones have a capital letter near their begin, as tokens and generated secrets have everywhere and usual lines
-nowhere; *plain* ones are of small letters and digits alone, as hexadecimal secrets are; *odd* ones are the
-rest, such as words with hyphens, and cost most.
+Looking at a line must cost next to nothing, so most of it is done by a few searches that find nothing in a
+usual line. Pieces are of two kinds. *Mixed* ones have a capital letter near their begin, as tokens and
+generated secrets have everywhere and usual lines nowhere. *Odd* ones are the rest, such as hexadecimal text
+and words. Where there are few of those, each is looked for by three of its characters, which are kept; where
+there are many, every stretch of text is hashed, which takes a third of what a request costs.
 
 Limits, said plainly: what leaks is found if it holds one of the chosen pieces, as any half of a secret of
 :data:`SHORTEST_HALVED` characters does. Not found are secrets of less than :data:`PIECE` characters, and ones
@@ -22,8 +22,9 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote_plus
 
 from proxy.model import Secret
@@ -39,44 +40,33 @@ _JWT_HEADER = re.compile(rb"eyJ[A-Za-z0-9_-]+\.")
 """The same in all tokens of an issuer (RFC 7519 section 3.1), and no secret."""
 
 
-@dataclass(slots=True)
-class _Kind:
-    """Pieces of one kind, and how they are found."""
-
-    fits: re.Pattern[bytes]
-    """What a whole piece looks like."""
-    trigger: re.Pattern[bytes]
-    """Found in every text that holds a piece, and seldom in others."""
-    run: re.Pattern[bytes]
-    """A stretch of characters of which pieces are made."""
-    hashes: set[int] = field(default_factory=set)
-
-    def pieces(self, text: bytes, most: int) -> list[bytes]:
-        """At the most so many pieces of a secret, evenly from its begin to its end."""
-        end, found = max(0, len(text) - PIECE + 1), []
-        step = max(1, -(-end // most))
-        for begin in range(0, end, step):
-            places = range(begin, min(begin + step, end))
-            fitting = (at for at in places if self.fits.fullmatch(text, at, at + PIECE))
-            if (at := next(fitting, None)) is not None:
-                found.append(text[at : at + PIECE])
-        return found
+_MIXED = re.compile(rb"(?=.{0,6}[A-Z])[A-Za-z0-9_-]{12}")
+_MIXED_TRIGGER = re.compile(rb"[A-Z][A-Za-z0-9_-]{5}")
+"""In every mixed piece: the capital letter is the seventh at the latest, and five more follow it."""
+_MIXED_RUN = re.compile(rb"[A-Za-z0-9_-]{12,}")
+_ODD = re.compile(rb"[!#-\[\]-~]{12}")
+"""Printable, less the two characters that JSON escapes."""
+_ODD_RUN = re.compile(rb"[!#-\[\]-~]{12,}")
+_METHODS = (b'"GET"', b'"POST"')
+"""All that is in capital letters in nearly all lines of requests."""
+_MOST_SOUGHT = 32
+_SOUGHT = 3
+_USUAL = (
+    b'"request_id":"tenant":"method":"path":"status":"outcome":"answered":"upstream_status":"duration_ms":'
+    b'"upstream_ms":"retried":false"generation":"bytes_in":"bytes_out":"caller":"127.0.0.1"null,000/v1/v2/v3/'
+    b"employees/companies/vendors/export-jobs/items/accounting-entries:search"
+)
+"""What stands in lines of requests: three characters of it would be found in each of them."""
 
 
-def _kinds() -> tuple[_Kind, _Kind, _Kind]:
-    mixed = _Kind(
-        re.compile(rb"(?=.{0,6}[A-Z])[A-Za-z0-9_-]{12}"),
-        # The capital letter is the seventh at the latest, and five more follow it.
-        re.compile(rb"[A-Z][A-Za-z0-9_-]{5}"),
-        re.compile(rb"[A-Za-z0-9_-]{12,}"),
-    )
-    plain = re.compile(rb"[a-z0-9]{12}")
-    odd = rb"[!#-\[\]-~]"  # printable, less the two that JSON escapes
-    return (
-        mixed,
-        _Kind(plain, plain, re.compile(rb"[a-z0-9]{12,}")),
-        _Kind(re.compile(odd + rb"{12}"), re.compile(odd + rb"{12}"), re.compile(odd + rb"{12,}")),
-    )
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A piece of a secret, as it is kept."""
+
+    hashed: int
+    sought: bytes = b""
+    """Of an odd piece three characters, and where in it they are."""
+    at: int = 0
 
 
 class Canary:
@@ -89,21 +79,26 @@ class Canary:
     def __init__(self, harmless: bytes = b"") -> None:
         self._salt = os.urandom(16)
         self._harmless = harmless
-        self._kinds = _kinds()
-        self._of: dict[Hashable, tuple[tuple[int, tuple[int, ...]], ...]] = {}
-        """For each half of each secret of an owner the kind of its pieces, and their hashes."""
+        self._mixed: set[int] = set()
+        self._odd: Counter[_Piece] = Counter()
+        self._odd_hashes: set[int] = set()
+        self._of: dict[Hashable, tuple[int | _Piece, ...]] = {}
+        """Mixed pieces by their hashes, and odd ones, of each owner's secrets."""
 
     def watch(self, owner: Hashable, *secrets: Secret) -> None:
         """From now on know ``secrets``, and forget those that ``owner`` had before."""
-        before = self._of.get(owner, ())
         # "replace": what is no text is in no line either.
         texts = (secret.reveal().encode("utf-8", "replace") for secret in secrets)
-        marks = tuple(mark for text in texts for mark in self._marks(text))
-        for kind, hashes in before:
-            self._kinds[kind].hashes.difference_update(hashes)
-        for kind, hashes in marks:
-            self._kinds[kind].hashes.update(hashes)
-        self._of[owner] = marks
+        pieces = tuple(piece for text in texts for piece in self._pieces(text))
+        before = self._of.get(owner, ())
+        self._of[owner] = pieces
+        self._mixed.difference_update(piece for piece in before if isinstance(piece, int))
+        self._mixed.update(piece for piece in pieces if isinstance(piece, int))
+        odd = [piece for piece in pieces if isinstance(piece, _Piece)]
+        gone = [piece for piece in before if isinstance(piece, _Piece)]
+        if odd or gone:
+            self._odd = (self._odd + Counter(odd)) - Counter(gone)
+            self._odd_hashes = {piece.hashed for piece in self._odd}
 
     def watch_place(self, place: Place, secret: Secret) -> None:
         """Know what was sealed or opened for ``place``; of a token the newest generation counts."""
@@ -117,32 +112,63 @@ class Canary:
 
     def finds(self, data: bytes) -> bool:
         """Whether ``data`` holds a piece of a secret that is known."""
-        mixed, plain, odd = self._kinds
-        if mixed.hashes and mixed.trigger.search(data) is not None and self._is_in(mixed, data):
-            return True
-        if not plain.hashes and not odd.hashes:
+        return (bool(self._mixed) and self._has_mixed(data)) or (bool(self._odd) and self._has_odd(data))
+
+    def _has_mixed(self, data: bytes) -> bool:
+        small = data
+        for method in _METHODS:
+            small = small.replace(method, b"")
+        if small.islower() or _MIXED_TRIGGER.search(data) is None:
             return False
+        return any(self._is_in(self._mixed, run) for run in _MIXED_RUN.findall(data))
+
+    def _has_odd(self, data: bytes) -> bool:
+        if len(self._odd) <= _MOST_SOUGHT:
+            return any(piece.sought in data and self._is_at(piece, data) for piece in self._odd)
         if self._harmless:
             data = data.replace(self._harmless, b" ")
-        return any(kind.hashes and self._is_in(kind, data) for kind in (plain, odd))
+        return any(self._is_in(self._odd_hashes, run) for run in _ODD_RUN.findall(data))
 
-    def _is_in(self, kind: _Kind, data: bytes) -> bool:
-        salt, hashes = self._salt, kind.hashes
-        for run in kind.run.findall(data):
-            if not hashes.isdisjoint(
-                [hash(salt + run[at : at + PIECE]) for at in range(len(run) - PIECE + 1)]
-            ):
+    def _is_at(self, piece: _Piece, data: bytes) -> bool:
+        found = data.find(piece.sought)
+        while found >= 0:
+            begin = found - piece.at
+            if begin >= 0 and hash(self._salt + data[begin : begin + PIECE]) == piece.hashed:
                 return True
+            found = data.find(piece.sought, found + 1)
         return False
 
-    def _marks(self, text: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
+    def _is_in(self, hashes: set[int], run: bytes) -> bool:
+        salt = self._salt
+        places = range(len(run) - PIECE + 1)
+        return not hashes.isdisjoint([hash(salt + run[at : at + PIECE]) for at in places])
+
+    def _pieces(self, text: bytes) -> Iterator[int | _Piece]:
         header = _JWT_HEADER.match(text)
         halves = _halves(text[header.end() :] if header else text)
         for half in halves:
-            for kind, each in enumerate(self._kinds):
-                if pieces := each.pieces(half, PIECES // len(halves)):
-                    yield kind, tuple({hash(self._salt + piece) for piece in pieces})
-                    break
+            mixed = _some_of(_MIXED, half, PIECES // len(halves))
+            if mixed:
+                yield from {hash(self._salt + piece) for piece in mixed}
+            else:
+                yield from (self._odd_piece(piece) for piece in _some_of(_ODD, half, 1))
+
+    def _odd_piece(self, piece: bytes) -> _Piece:
+        parts = [(piece[at : at + _SOUGHT], at) for at in range(PIECE - _SOUGHT + 1)]
+        sought, at = next((part for part in parts if part[0] not in _USUAL), parts[0])
+        return _Piece(hash(self._salt + piece), sought, at)
+
+
+def _some_of(fits: re.Pattern[bytes], text: bytes, most: int) -> list[bytes]:
+    """At the most so many pieces of ``text`` that fit, evenly from its begin to its end."""
+    end, found = max(0, len(text) - PIECE + 1), []
+    step = max(1, -(-end // most))
+    for begin in range(0, end, step):
+        places = range(begin, min(begin + step, end))
+        fitting = (at for at in places if fits.fullmatch(text, at, at + PIECE))
+        if (at := next(fitting, None)) is not None:
+            found.append(text[at : at + PIECE])
+    return found
 
 
 def _halves(text: bytes) -> list[bytes]:

@@ -49,51 +49,40 @@ class LogSink:
         """Lines that could not be written (a full disk, a reader that went away)."""
         self._shown = {name for name, number in _LEVELS.items() if number >= _LEVELS[level]}
         self._stream = stream
-        self._line: Callable[[Fact], bytes] = (
+        self._line: Callable[[Fact], tuple[bytes, bytes]] = (
             _JsonLine(worker) if log_format == "json" else _ConsoleLine(worker, colors=stream.isatty())
         )
         self.canary = canary or Canary()
         self._waiting: list[bytes] = []
-        self._events: list[str] = []
-        """Of the lines that wait."""
 
     def __call__(self, fact: Fact) -> None:
         """Write one line; a line that cannot be written is counted and dropped."""
         if fact.level not in self._shown:
             return
         try:
-            self._waiting.append(self._line(fact))
-            self._events.append(fact.event)
+            head, body = self._line(fact)
         except TypeError:  # a text that is no Unicode
             self.lost += 1
             return
+        if self.canary.finds(body):
+            if type(fact) is not LineWithheld:
+                self.report(LineWithheld(fact.event))
+            return
+        self._waiting.append(head + body)
         if not (type(fact) is RequestFinished and self._flushes_soon()):
             self.flush()
 
     def flush(self) -> None:
         """Write the lines that wait."""
-        lines, events = self._waiting, self._events
+        lines = self._waiting
         if not lines:
             return
-        self._waiting, self._events = [], []
-        data = b"".join(lines)
-        if self.canary.finds(data):
-            data = self._without_secrets(lines, events)
+        self._waiting = []
         try:
-            self._stream.write(data)
+            self._stream.write(b"".join(lines))
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: the stream was closed under us
             self.lost += len(lines)
-
-    def _without_secrets(self, lines: list[bytes], events: list[str]) -> bytes:
-        """The lines that carry none; the others are reported by what they were to tell of."""
-        clean = []
-        for line, event in zip(lines, events, strict=True):
-            if not self.canary.finds(line):
-                clean.append(line)
-            elif event != LineWithheld.event:
-                self.report(LineWithheld(event))
-        return b"".join(clean)
 
     def _flushes_soon(self) -> bool:
         if len(self._waiting) > 1:
@@ -114,7 +103,8 @@ class _JsonLine:
         self._second = 0
         self._up_to_second = b""
 
-    def __call__(self, fact: Fact) -> bytes:
+    def __call__(self, fact: Fact) -> tuple[bytes, bytes]:
+        """What says when and what it was, and all that it tells."""
         kind = type(fact)
         after_time = self._after_time.get(kind)
         if after_time is None:
@@ -125,7 +115,7 @@ class _JsonLine:
             )
             self._after_time[kind] = after_time
         # A fact is rendered as the object that it is; what comes first takes the place of its brace.
-        return self._time() + after_time + orjson.dumps(fact, option=orjson.OPT_APPEND_NEWLINE)[1:]
+        return self._time() + after_time, orjson.dumps(fact, option=orjson.OPT_APPEND_NEWLINE)[1:]
 
     def _time(self) -> bytes:
         """Now as ISO 8601 in UTC with microseconds; all but those is rendered once a second."""
@@ -154,9 +144,9 @@ class _ConsoleLine:
             wrapper_class=structlog.BoundLogger,
         ).bind(**({} if worker is None else {"worker": worker}))
 
-    def __call__(self, fact: Fact) -> bytes:
+    def __call__(self, fact: Fact) -> tuple[bytes, bytes]:
         line: str = getattr(self._log, fact.level)(fact.event, **fields_of(fact))
-        return line.encode() + b"\n"
+        return b"", line.encode() + b"\n"
 
 
 def fields_of(fact: Fact) -> dict[str, Any]:
