@@ -57,19 +57,10 @@ class Fault(NamedTuple):
                 return PolicyRefused(self.detail, tenant=tenant)
 
 
-class Asked(NamedTuple):
-    """What of a request a policy is about."""
-
-    request_id: str
-    method: str
-    target: Target
-    caller: str
-
-
 class _Judge:
     """One policy of one tenant, made ready."""
 
-    __slots__ = ("_bucket", "_networks", "_rate", "_rates", "body_bytes", "company", "concurrency", "rules")
+    __slots__ = ("_bucket", "_networks", "body_bytes", "company", "concurrency", "rules")
 
     def __init__(
         self, tenant: Tenant, held: Policy, allowances: Allowances, rates: Rates, bucket: str
@@ -79,22 +70,22 @@ class _Judge:
         self.concurrency = held.concurrency or allowances.concurrency
         self.body_bytes = min(held.body_bytes or allowances.body_bytes, allowances.body_bytes)
         per_minute = held.requests_per_minute or allowances.requests_per_minute
-        self._rate = None if per_minute is None else Rate.of(per_minute, allowances.ceiling)
-        self._rates = rates
-        self._bucket = bucket
+        rate = None if per_minute is None else Rate.of(per_minute, allowances.ceiling)
+        self._bucket = None if rate is None else rates.bucket(bucket, rate)
         self._networks = held.callers
 
-    def fault(self, asked: Asked, verdict: policy.Verdict, under_way: int, now: float) -> Fault | None:
+    def fault(self, asked: Admitted, verdict: policy.Verdict, under_way: int, now: float) -> Fault | None:
         """Why the request is refused; the rate is asked last, so that nothing is taken for a refused one."""
         if self._networks and not _is_in(asked.caller, self._networks):
             return Fault("caller", f"the policy lets no callers in from {asked.caller}")
         if verdict.fault:
             return Fault("endpoint", f"{asked.method} {asked.target.decoded} is {verdict.fault}")
-        if self.company is not None and (fault := pin.fault_in_query(asked.target.query, self.company)):
+        query, company = asked.target.query, self.company
+        if query and company is not None and (fault := pin.fault_in_query(query, company)):
             return Fault("company", fault)
         if under_way >= self.concurrency:
             return Fault("concurrency", f"{under_way} requests of this tenant are under way already", 1)
-        if self._rate is not None and (wait_s := self._rates.take(self._bucket, self._rate, now)):
+        if self._bucket is not None and (wait_s := self._bucket.take(now)):
             return Fault("rate", "more requests in a minute than this tenant may send", math.ceil(wait_s))
         return None
 
@@ -121,7 +112,7 @@ class Gate:
         self.judge: _Judge
         self.trial: _Judge | None
 
-    def would_refuse(self, asked: Asked, fault: Fault | None) -> None:
+    def would_refuse(self, asked: Admitted, fault: Fault | None) -> None:
         """Report what the policy on trial says."""
         if fault is not None:
             self.emit(
@@ -138,17 +129,24 @@ class Gate:
 
 
 class Admitted:
-    """A request that was let in, until it :meth:`leave`\\ s."""
+    """A request of which a policy is asked; let in, it is under way until it leaves."""
 
-    __slots__ = ("_asked", "_gate", "_inside", "revokes")
+    __slots__ = ("_gate", "_inside", "caller", "method", "request_id", "revokes", "target")
 
-    def __init__(self, gate: Gate, asked: Asked, *, revokes: bool) -> None:
-        self.revokes = revokes
+    def __init__(self, gate: Gate, request_id: str, method: str, target: Target, caller: str) -> None:
+        self.request_id = request_id
+        self.method = method
+        self.target = target
+        self.caller = caller
+        self.revokes = False
         """If Pleo accepts the request, no token of the tenant holds any more."""
         self._gate = gate
-        self._asked = asked
+        self._inside = False
+
+    def enter(self) -> None:
+        """Count it as under way."""
         self._inside = True
-        gate.under_way += 1
+        self._gate.under_way += 1
 
     def leave(self) -> None:
         """The request has ended."""
@@ -168,7 +166,7 @@ class Admitted:
         """
         gate = self._gate
         if gate.trial is not None:
-            gate.would_refuse(self._asked, gate.trial.fault_in_fields(fields, length))
+            gate.would_refuse(self, gate.trial.fault_in_fields(fields, length))
         fault = gate.judge.fault_in_fields(fields, length)
         if fault is not None:
             raise fault.refusal(gate.tenant.name)
@@ -200,7 +198,7 @@ class Admitted:
     def _refuse(self, detail: str) -> None:
         gate, fault = self._gate, Fault("company", detail)
         if gate.trial is not None and gate.trial.company is not None:
-            gate.would_refuse(self._asked, fault)
+            gate.would_refuse(self, fault)
         if gate.judge.company is not None:
             raise fault.refusal(gate.tenant.name)
 
@@ -247,7 +245,7 @@ class Admission:
         self._clock = clock
         self._gates: dict[str, Gate] = {}
 
-    def admit(self, tenant: Tenant, asked: Asked) -> Admitted:
+    def admit(self, tenant: Tenant, request_id: str, method: str, target: Target, caller: str) -> Admitted:
         """Let a request in, and count it until it leaves.
 
         :raises PolicyRefused: its caller, endpoint or company.
@@ -256,15 +254,18 @@ class Admission:
         gate = self._gates.get(tenant.name)
         if gate is None or gate.tenant is not tenant:
             gate = self._open(tenant, gate or Gate(self._emit))
-        now = self._clock()
+        asked, now = Admitted(gate, request_id, method, target, caller), self._clock()
         if gate.trial is not None:
-            tried = gate.trial.rules.verdict(asked.method, asked.target.decoded)
+            tried = gate.trial.rules.verdict(method, target.decoded)
             gate.would_refuse(asked, gate.trial.fault(asked, tried, gate.under_way, now))
-        verdict = gate.judge.rules.verdict(asked.method, asked.target.decoded)
-        fault = gate.judge.fault(asked, verdict, gate.under_way, now)
+        judge = gate.judge
+        verdict = judge.rules.verdict(method, target.decoded)
+        fault = judge.fault(asked, verdict, gate.under_way, now)
         if fault is not None:
             raise fault.refusal(tenant.name)
-        return Admitted(gate, asked, revokes=verdict.revokes)
+        asked.revokes = verdict.revokes
+        asked.enter()
+        return asked
 
     def forget(self, gone: Sequence[str]) -> None:
         """Tenants that are no more."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from proxy import forwarded, guard, headers, problems, target
-from proxy.admission import Admission, Admitted, Asked
+from proxy.admission import Admission, Admitted
 from proxy.arrival import Arrival
 from proxy.errors import InternalError, Refusal, TargetRefused, TenantAmbiguous
 from proxy.facts import Emit, RequestAmbiguous, RequestCrashed, RequestFinished, innermost_place
@@ -194,8 +194,9 @@ class Exchange:
         return arrival
 
     def _admit(self, request: CallerRequest, resolved: Resolved, fact: RequestFinished) -> Admitted:
-        asked = Asked(fact.request_id, fact.method, resolved.target, fact.caller)
-        admitted = self.admission.admit(resolved.tenant, asked)
+        admitted = self.admission.admit(
+            resolved.tenant, fact.request_id, fact.method, resolved.target, fact.caller
+        )
         if request.body is not None:
             try:
                 admitted.check_announced(request.head.fields, request.body.length)

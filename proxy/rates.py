@@ -60,36 +60,23 @@ class Rates:
             if descriptor >= 0:
                 os.close(descriptor)
         view = memoryview(self._map)
-        self._names = view[: size // 2].cast("Q")
-        self._full_at = view[size // 2 :].cast("d")
+        self.names = view[: size // 2].cast("Q")
+        self.full_at = view[size // 2 :].cast("d")
 
-    def take(self, name: str, rate: Rate, now: float) -> float:
-        """Take one token from the bucket of ``name``.
-
-        :param now: seconds of a clock that all processes share and that never goes back.
-        :returns: 0, or in how many seconds there will be one; then nothing was taken.
-        """
-        slot = self._slot(name)
-        full_at = self._full_at[slot]
-        most = rate.interval_s * rate.burst
-        if not now <= full_at <= now + most + rate.interval_s:
-            full_at = now  # full for a while, or of a slower rate
-        wait_s = full_at + rate.interval_s - now - most
-        if wait_s > 1e-9:
-            return wait_s
-        self._full_at[slot] = full_at + rate.interval_s
-        return 0.0
+    def bucket(self, name: str, rate: Rate) -> Bucket:
+        """The bucket of ``name``, which is one and the same in all processes."""
+        return Bucket(self, name, rate)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._names.release()
-        self._full_at.release()
+        self.names.release()
+        self.full_at.release()
         self._map.close()
 
-    def _slot(self, name: str) -> int:
-        mark = int.from_bytes(blake2b(name.encode(), digest_size=_NUMBER_BYTES).digest(), "big") or 1
+    def slot(self, mark: int) -> int:
+        """Where the bucket of a name with this hash is."""
         first = mark % _SLOTS
-        names = self._names
+        names = self.names
         for probe in range(_PROBES):
             slot = (first + probe) % _SLOTS
             if names[slot] == mark:
@@ -99,5 +86,36 @@ class Rates:
                 if names[slot] == mark:  # else another process was faster with another name
                     return slot
         names[first] = mark  # no room: somebody loses a bucket, which begins full again
-        self._full_at[first] = 0.0
+        self.full_at[first] = 0.0
         return first
+
+
+class Bucket:
+    """One token bucket; made by :meth:`Rates.bucket`."""
+
+    __slots__ = ("_interval_s", "_mark", "_most_s", "_rates", "_slot")
+
+    def __init__(self, rates: Rates, name: str, rate: Rate) -> None:
+        self._rates = rates
+        self._mark = int.from_bytes(blake2b(name.encode(), digest_size=_NUMBER_BYTES).digest(), "big") or 1
+        self._slot = rates.slot(self._mark)
+        self._interval_s = rate.interval_s
+        self._most_s = rate.interval_s * rate.burst
+
+    def take(self, now: float) -> float:
+        """Take one token.
+
+        :param now: seconds of a clock that all processes share and that never goes back.
+        :returns: 0, or in how many seconds there will be one; then nothing was taken.
+        """
+        rates, slot, interval_s, most_s = self._rates, self._slot, self._interval_s, self._most_s
+        if rates.names[slot] != self._mark:  # somebody else's by now
+            slot = self._slot = rates.slot(self._mark)
+        full_at: float = rates.full_at[slot]
+        if not now <= full_at <= now + most_s + interval_s:
+            full_at = now  # full for a while, or of a slower rate
+        wait_s = full_at + interval_s - now - most_s
+        if wait_s > 1e-9:
+            return wait_s
+        rates.full_at[slot] = full_at + interval_s
+        return 0.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.admission import Admission, Allowances, Asked
+from proxy.admission import Admission, Admitted, Allowances
 from proxy.config import Settings
 from proxy.errors import PolicyRefused, RateLimited
 from proxy.facts import PolicyWouldRefuse
@@ -77,21 +77,21 @@ def test_which_callers_a_policy_lets_in(caller: str, *, let_in: bool) -> None:
     tenant = Tenant("acme", policy=Policy(callers=("10.0.0.0/8", "fd00::/8")))
     admission = gates()
     if let_in:
-        admission.admit(tenant, asked(caller)).leave()
+        ask(admission, tenant, caller).leave()
     else:
         with pytest.raises(PolicyRefused):
-            admission.admit(tenant, asked(caller))
+            ask(admission, tenant, caller)
 
 
 def test_a_tenant_that_is_no_more_takes_no_memory() -> None:
     """Its gate is forgotten; a new tenant of its name begins anew."""
     admission = gates()
-    admission.admit(Tenant("acme", policy=Policy(concurrency=1)), asked())
+    ask(admission, Tenant("acme", policy=Policy(concurrency=1)))
     with pytest.raises(RateLimited):
-        admission.admit(Tenant("acme", policy=Policy(concurrency=1)), asked())
+        ask(admission, Tenant("acme", policy=Policy(concurrency=1)))
     admission.forget(["acme", "never-called"])
     assert admission._gates == {}
-    admission.admit(Tenant("acme", policy=Policy(concurrency=1)), asked())
+    ask(admission, Tenant("acme", policy=Policy(concurrency=1)))
 
 
 def gates() -> Admission:
@@ -99,13 +99,13 @@ def gates() -> Admission:
     return Admission(Allowances(None, None, 100, 1000), Rates(), lambda _: None, lambda: 0.0)
 
 
-def asked(caller: str = "127.0.0.1") -> Asked:
-    return Asked("1", "GET", parse(b"/v2/employees", 99), caller)
+def ask(admission: Admission, tenant: Tenant, caller: str = "127.0.0.1") -> Admitted:
+    return admission.admit(tenant, "1", "GET", parse(b"/v2/employees", 99), caller)
 
 
 def test_a_name_that_is_cut_between_pieces_is_seen() -> None:
     """Of a large body each piece is looked at with the end of the one before."""
-    admitted = gates().admit(Tenant("acme", company=ACME), asked())
+    admitted = ask(gates(), Tenant("acme", company=ACME))
     inspection = admitted.inspection()
     assert inspection is not None
     inspection.piece(b'{"compan')

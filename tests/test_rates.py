@@ -27,7 +27,7 @@ def test_no_minute_has_more_than_the_ceiling(per_minute: int, rates: Rates) -> N
     rate, now = Rate.of(per_minute, 600), 0.0
     passed: list[float] = []
     while now < 300 and len(passed) < 4000:
-        wait_s = rates.take("acme", rate, now)
+        wait_s = rates.bucket("acme", rate).take(now)
         if not wait_s:
             passed.append(now)
         now += wait_s
@@ -43,7 +43,7 @@ def test_a_bucket_is_never_overdrawn(pauses: list[float], per_minute: int) -> No
     passed: list[float] = []
     for pause in pauses:
         now += pause
-        if not rates.take("acme", rate, now):
+        if not rates.bucket("acme", rate).take(now):
             passed.append(now)
     for first, start in enumerate(passed):
         for last in range(first, len(passed)):
@@ -55,42 +55,42 @@ def test_a_bucket_is_never_overdrawn(pauses: list[float], per_minute: int) -> No
 def test_who_waits_as_long_as_told_gets_one(rates: Rates) -> None:
     """The answer is the time after which the next one passes, and not sooner."""
     rate = Rate.of(60)
-    taken = [rates.take("acme", rate, 5.0) for _ in range(13)]
+    taken = [rates.bucket("acme", rate).take(5.0) for _ in range(13)]
     assert taken[:12] == [0.0] * 12
     assert taken[12] == pytest.approx(1.0)
-    assert rates.take("acme", rate, 5.99)
-    assert not rates.take("acme", rate, 6.01)
+    assert rates.bucket("acme", rate).take(5.99)
+    assert not rates.bucket("acme", rate).take(6.01)
 
 
 def test_one_names_bucket_is_no_others(rates: Rates) -> None:
     """A tenant at its limit takes nothing from another."""
     rate = Rate.of(1)
-    assert not rates.take("acme", rate, 0.5)
-    assert rates.take("acme", rate, 0.5)
-    assert not rates.take("globex", rate, 0.5)
+    assert not rates.bucket("acme", rate).take(0.5)
+    assert rates.bucket("acme", rate).take(0.5)
+    assert not rates.bucket("globex", rate).take(0.5)
 
 
 def test_thousands_of_names_have_a_bucket_each(rates: Rates) -> None:
     """Names whose places collide keep apart."""
     rate = Rate.of(1)
     names = [f"t{number}" for number in range(20_000)]
-    assert not any(rates.take(name, rate, 1.0) for name in names)
-    assert all(rates.take(name, rate, 1.0) for name in names)
+    assert not any(rates.bucket(name, rate).take(1.0) for name in names)
+    assert all(rates.bucket(name, rate).take(1.0) for name in names)
 
 
 def test_a_full_table_refuses_nobody() -> None:
     """With more names than places some begin with a full bucket again; none is refused for it."""
     made, rate = Rates(), Rate.of(1)
-    assert not any(made.take(f"t{number}", rate, 1.0) for number in range(140_000))
+    assert not any(made.bucket(f"t{number}", rate).take(1.0) for number in range(140_000))
     made.close()
 
 
 def test_another_rate_holds_at_once(rates: Rates) -> None:
     """A tenant whose rate was raised need not wait for what its old one made of the bucket."""
     slow, fast = Rate.of(1), Rate.of(600)
-    rates.take("acme", slow, 1.0)
-    assert rates.take("acme", slow, 1.0) == pytest.approx(60)
-    assert not rates.take("acme", fast, 1.0)
+    rates.bucket("acme", slow).take(1.0)
+    assert rates.bucket("acme", slow).take(1.0) == pytest.approx(60)
+    assert not rates.bucket("acme", fast).take(1.0)
 
 
 ANOTHER_PROCESS = """
@@ -98,7 +98,7 @@ import sys
 from pathlib import Path
 from proxy.rates import Rate, Rates
 rates = Rates(Path(sys.argv[1]))
-print(sum(not rates.take("acme", Rate.of(50), 1.0) for _ in range(8)))
+print(sum(not rates.bucket("acme", Rate.of(50)).take(1.0) for _ in range(8)))
 """
 
 
@@ -106,11 +106,11 @@ def test_processes_share_their_buckets(tmp_path: Path) -> None:
     """What one process took, no other can take."""
     path = tmp_path / "rates"
     ours = Rates(path)
-    assert sum(not ours.take("acme", Rate.of(50), 1.0) for _ in range(7)) == 7
+    assert sum(not ours.bucket("acme", Rate.of(50)).take(1.0) for _ in range(7)) == 7
     ran = subprocess.run(
         [sys.executable, "-c", ANOTHER_PROCESS, str(path)], capture_output=True, text=True, check=True
     )
     assert int(ran.stdout) == 3
-    assert ours.take("acme", Rate.of(50), 1.0)
+    assert ours.bucket("acme", Rate.of(50)).take(1.0)
     assert path.stat().st_mode & 0o777 == 0o600
     ours.close()
