@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy import guard
-from proxy.errors import BrowserRefused, HostRefused, PolicyRefused, TargetRefused
+from proxy.errors import BrowserRefused, HostRefused, LoopDetected, PolicyRefused, TargetRefused
 from proxy.headers import Fields, Headers
 from proxy.target import parse
 
@@ -414,3 +414,34 @@ def test_two_numbers_are_refused() -> None:
     """Of two Max-Forwards neither counts."""
     with pytest.raises(TargetRefused, match="sent 2 times"):
         guard.one_hop_less(Fields([(b"Max-Forwards", b"1"), (b"max-forwards", b"1")]))
+
+
+# --- all of it at once
+
+
+def test_who_is_admitted_is_told_for_whom() -> None:
+    """The authority as it was written, and its host in plain spelling; neither where HTTP/1.0 has none."""
+    there = Fields([(b"Host", b"A.example.:80")])
+    assert guard.admit(there, None, True) == ("A.example.:80", "a.example")
+    assert guard.admit(there, "[2001:DB8::1]:8080", True) == ("[2001:DB8::1]:8080", "2001:db8::1")
+    assert guard.admit(Fields([]), None, False) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("field", "refusal"),
+    [
+        ((b"Sec-Fetch-Site", b"cross-site"), BrowserRefused),
+        ((b"Origin", b"https://evil.example"), BrowserRefused),
+        ((b"Via", b"1.1 pleo-proxy"), LoopDetected),
+        ((b"Host", b"b"), TargetRefused),
+    ],
+)
+def test_who_is_not_admitted(field: tuple[bytes, bytes], refusal: type[Exception]) -> None:
+    """Pages, requests that were here before, and those for two hosts stay out."""
+    with pytest.raises(refusal):
+        guard.admit(Fields([(b"Host", b"a"), field]), None, True)
+
+
+def test_no_host_is_let_in() -> None:
+    """Where HTTP/1.0 left it out there is none to judge, and no browser leaves it out."""
+    guard.check_host("", frozenset[str]().__contains__)

@@ -131,6 +131,27 @@ def test_slow_readers_cost_no_memory(tmp_path: Path) -> None:
     on_uvloop(play)
 
 
+def test_callers_that_never_read_are_cut(tmp_path: Path) -> None:
+    """Within limits.idle_s without taking anything they are gone, and with them what they asked for."""
+    readers = 8
+
+    async def play() -> None:
+        async with scene(tmp_path, idle_s=1) as (serve, plenty):
+            writers = []
+            for _ in range(readers):
+                _, writer = await asyncio.open_connection(*serve.address, limit=1024)
+                writer.write(asked(f"give/{64 * MIB}"))
+                writers.append(writer)
+            await until(lambda: plenty.busy == readers)
+            await until(lambda: not plenty.busy)
+            heard = await converse(serve.address, [asked("take")], answers(1))
+            assert heard.statuses == [200]
+            for writer in writers:
+                writer.transport.abort()
+
+    on_uvloop(play)
+
+
 def test_slow_senders_cost_no_memory(tmp_path: Path) -> None:
     """Callers in the middle of a body that does not go on cost next to nothing, and hold up nobody."""
     senders = 200
