@@ -124,6 +124,24 @@ def test_nobody_else_is_believed() -> None:
     assert arrival(*fields, trusted=None) == Arrival(PEER)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X_Forwarded_For",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Forwarded",
+        "Via",
+    ],
+)
+def test_no_other_field_names_a_caller(name: str) -> None:
+    """Look-alikes and the fields of single products are passed on by proxies as callers send them."""
+    assert arrival((name, "192.0.2.1")).caller == PEER
+    assert arrival((name, "192.0.2.1"), ("X-Forwarded-For", "203.0.113.5")).caller == "203.0.113.5"
+
+
 def test_both_fields_must_lead_to_one_caller() -> None:
     """Of two fields one may be a caller's own, so they are refused unless they agree."""
     agreed = arrival(("X-Forwarded-For", "203.0.113.5"), ("Forwarded", 'for="203.0.113.5:1"'))
