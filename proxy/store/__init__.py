@@ -3,10 +3,12 @@
 * :mod:`~proxy.store.interface`: what a store does, and the words for it; start here
 * :mod:`~proxy.store.rows`: rows as values and back
 * :mod:`~proxy.store.sqlite`: the store in a SQLite file, its statements and its thread
+* :mod:`~proxy.store.sqlite_tenants`, :mod:`~proxy.store.sqlite_consents`: its tenants; links and flows
 * :mod:`~proxy.store.sqlite_sessions`: who is logged in to the operator's pages, in that file
 * :mod:`~proxy.store.connection`: how that file is created, checked, migrated, or refused
 * :mod:`~proxy.store.schema`: its tables, step by step
 * :mod:`~proxy.store.postgres`: the store in a PostgreSQL database, its statements and its thread
+* :mod:`~proxy.store.postgres_tenants`, :mod:`~proxy.store.postgres_consents`: its tenants; links and flows
 * :mod:`~proxy.store.postgres_sessions`: who is logged in to the operator's pages, in that database
 * :mod:`~proxy.store.postgres_connection`: how that database is reached, checked, migrated, or refused
 * :mod:`~proxy.store.postgres_schema`: its tables, step by step

@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import astuple
-from itertools import groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import asyncpg
 
 from proxy.config.store_url import StoreUrl
 from proxy.errors import StoreUnavailable
@@ -23,12 +20,13 @@ from proxy.model import (
     Sealed,
     Tenant,
 )
+from proxy.store import postgres_consents as consents
+from proxy.store import postgres_tenants as tenancy
 from proxy.store import rows
-from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, StoreNotEmpty, TenantGone
+from proxy.store.interface import LINK_KEPT_S, Content, Snapshot, StoreNotEmpty
 from proxy.store.loop_thread import LoopThread
 from proxy.store.postgres_connection import (
     FAILURES,
-    TENANTS_LOCK,
     Connection,
     Connections,
     fault_of,
@@ -71,12 +69,12 @@ class PostgresStore:
             raise
 
     async def tenants(self) -> dict[str, Tenant]:
-        return await self._run(_tenants)
+        return await self._run(tenancy.all_tenants)
 
     async def edit_tenants(
         self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes = tuple
     ) -> dict[str, Tenant]:
-        return await self._run(_edit_tenants, edit, notes)
+        return await self._run(tenancy.edit_tenants, edit, notes)
 
     async def grants(self) -> dict[str, Grant]:
         return await self._run(_grants)
@@ -106,19 +104,19 @@ class PostgresStore:
         return await self._run(_edit_content, edit, notes)
 
     async def add_link(self, link: Link, notes: Notes = tuple) -> None:
-        await self._run(_add_link, link, notes)
+        await self._run(consents.add_link, link, notes)
 
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
-        return await self._run(_link, id)
+        return await self._run(consents.read_link, id)
 
     async def add_flow(self, flow: Flow) -> None:
-        await self._run(_add_flow, flow)
+        await self._run(consents.add_flow, flow)
 
     async def take_flow(self, id: str, browser: str, at: float) -> Flow | None:  # noqa: A002 - the field's name
-        return await self._run(_take_flow, id, browser, at)
+        return await self._run(consents.take_flow, id, browser, at)
 
     async def edit_flows(self, edit: Callable[[Flow], Flow]) -> list[Flow]:
-        return await self._run(_edit_flows, edit)
+        return await self._run(consents.edit_flows, edit)
 
     async def sweep(self, at: float) -> None:
         await self._run(_sweep, at)
@@ -180,84 +178,13 @@ class PostgresStore:
         return await asyncio.shield(future)
 
 
-async def _tenants(db: Connections) -> dict[str, Tenant]:
-    async with reading(db) as conn:
-        return await _read_tenants(conn)
-
-
-async def _read_tenants(conn: Connection) -> dict[str, Tenant]:
-    all_routes = await _rows(conn, "SELECT * FROM routes ORDER BY tenant, kind, position")
-    routes = {name: list(group) for name, group in groupby(all_routes, key=lambda row: str(row["tenant"]))}
-    return {
-        row["name"]: rows.tenant_of(row, routes.get(row["name"], ()))
-        for row in await _rows(conn, "SELECT * FROM tenants ORDER BY name")
-    }
-
-
-async def _lock_tenants(conn: Connection) -> None:
-    """Until the end of the transaction nobody else adds, removes or edits tenants and routes.
-
-    Locks of rows would not do: two edits could each add a tenant that the other does not see. Whatever
-    changes many rows takes this lock too, since two that meet rows in another order wait for each other.
-    """
-    await conn.execute("SELECT pg_advisory_xact_lock($1)", TENANTS_LOCK)
-
-
-async def _edit_tenants(
-    db: Connections, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes
-) -> dict[str, Tenant]:
-    async with writing(db) as conn:
-        await _lock_tenants(conn)
-        before = await _read_tenants(conn)
-        after = rows.named(edit(dict(before)))
-        if after != before:
-            await _write_tenants(conn, before, after)
-            await put_notes(conn, notes())
-            await db.tell(conn)
-    return after
-
-
-async def _write_tenants(conn: Connection, before: Mapping[str, Tenant], after: Mapping[str, Tenant]) -> None:
-    """Write the difference; what goes goes first, so that a route may move from one tenant to another."""
-    await conn.execute("DELETE FROM tenants WHERE name = ANY($1)", sorted(before.keys() - after.keys()))
-    changed = [tenant for name, tenant in after.items() if before.get(name) != tenant]
-    await conn.execute("DELETE FROM routes WHERE tenant = ANY($1)", [tenant.name for tenant in changed])
-    for tenant in changed:
-        row = rows.row_of_tenant(tenant)
-        await conn.execute(
-            "INSERT INTO tenants (name, company, enabled, policy, trial) VALUES ($1, $2, $3, $4, $5)"
-            " ON CONFLICT (name) DO UPDATE SET company = EXCLUDED.company, enabled = EXCLUDED.enabled,"
-            " policy = EXCLUDED.policy, trial = EXCLUDED.trial",
-            row["name"],
-            row["company"],
-            bool(row["enabled"]),
-            row["policy"],
-            row["trial"],
-        )
-        for route in rows.routes_of(tenant):
-            await _add_route(conn, tenant.name, *route)
-
-
-async def _add_route(conn: Connection, tenant: str, kind: str, value: str, position: int) -> None:
-    try:
-        await conn.execute(
-            "INSERT INTO routes (tenant, kind, value, position) VALUES ($1, $2, $3, $4)",
-            tenant,
-            kind,
-            value,
-            position,
-        )
-    except asyncpg.UniqueViolationError:
-        raise rows.claimed_twice(tenant, kind, value) from None
-
-
 async def _grants(db: Connections) -> dict[str, Grant]:
     async with db.connection() as conn:
         return await _read_grants(conn)
 
 
 async def _read_grants(conn: Connection) -> dict[str, Grant]:
-    found = await _rows(conn, "SELECT * FROM grants ORDER BY tenant")
+    found = await tenancy.fetch(conn, "SELECT * FROM grants ORDER BY tenant")
     return {row["tenant"]: rows.grant_of(row) for row in found}
 
 
@@ -267,7 +194,7 @@ async def _grant(db: Connections, tenant: str) -> Grant | None:
 
 
 async def _read_grant(conn: Connection, tenant: str) -> Grant | None:
-    row = await _row(conn, "SELECT * FROM grants WHERE tenant = $1", tenant)
+    row = await tenancy.fetch_row(conn, "SELECT * FROM grants WHERE tenant = $1", tenant)
     return rows.grant_of(row) if row else None
 
 
@@ -275,7 +202,7 @@ async def _edit_grant(
     db: Connections, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes
 ) -> Grant | None:
     async with writing(db) as conn:
-        await _hold_tenant(conn, tenant)
+        await tenancy.hold_tenant(conn, tenant)
         # A statement of its own: joined to the one that waits for the lock, it would show the grant as it was
         # before the wait.
         before = await _read_grant(conn, tenant)
@@ -295,13 +222,15 @@ async def _connect(
     at: float,
 ) -> tuple[Tenant, Grant]:
     async with writing(db) as conn:
-        await _lock_tenants(conn)
-        row = await _hold_tenant(conn, tenant)
-        await _use_link(conn, link, at)
-        routes = await _rows(conn, "SELECT * FROM routes WHERE tenant = $1 ORDER BY kind, position", tenant)
+        await tenancy.lock_tenants(conn)
+        row = await tenancy.hold_tenant(conn, tenant)
+        await consents.use_link(conn, link, at)
+        routes = await tenancy.fetch(
+            conn, "SELECT * FROM routes WHERE tenant = $1 ORDER BY kind, position", tenant
+        )
         tenant_before, grant_before = rows.tenant_of(row, routes), await _read_grant(conn, tenant)
         tenant_after, grant_after = edit(tenant_before, grant_before)
-        await _write_tenants(conn, {tenant: tenant_before}, rows.named({tenant: tenant_after}))
+        await tenancy.write_tenants(conn, {tenant: tenant_before}, rows.named({tenant: tenant_after}))
         await _write_grant(conn, tenant, grant_after)
         await db.tell(conn)
     return tenant_after, grant_after
@@ -313,17 +242,17 @@ async def _content(db: Connections) -> Content:
 
 
 async def _read_content(conn: Connection) -> Content:
-    return Content(await _read_tenants(conn), await _read_grants(conn), await _read_key_check(conn))
+    return Content(await tenancy.read_tenants(conn), await _read_grants(conn), await _read_key_check(conn))
 
 
 async def _edit_content(db: Connections, edit: Callable[[Content], Content], notes: Notes) -> Content:
     async with writing(db) as conn:
-        await _lock_tenants(conn)
+        await tenancy.lock_tenants(conn)
         # And each grant. In one order, though nobody else takes more than one of these locks.
         await conn.execute("SELECT FROM tenants ORDER BY name FOR UPDATE")
         before = await _read_content(conn)
         after = edit(before)
-        await _write_tenants(conn, before.tenants, rows.named(after.tenants))
+        await tenancy.write_tenants(conn, before.tenants, rows.named(after.tenants))
         for tenant in before.grants.keys() | after.grants.keys():
             # The grant of a tenant that is gone went with it.
             if before.grants.get(tenant) != after.grants.get(tenant):
@@ -352,67 +281,9 @@ async def _write_grant(conn: Connection, tenant: str, after: Grant | None) -> No
     await conn.execute(_PUT_GRANT, *(row[column] for column in rows.GRANT_COLUMNS))
 
 
-_PUT_LINK = "INSERT INTO links (id, tenant, created_at, expires_at, used_at) VALUES ($1, $2, $3, $4, $5)"
-_PUT_FLOW = (
-    "INSERT INTO flows (id, link, tenant, browser, verifier, created_at, expires_at)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7)"
-)
-
-
-async def _add_link(db: Connections, link: Link, notes: Notes) -> None:
-    async with writing(db) as conn:
-        await _keep_tenant(conn, link.tenant)
-        await conn.execute(_PUT_LINK, *astuple(link))
-        await put_notes(conn, notes())
-        await db.tell(conn)
-
-
-async def _link(db: Connections, link: str) -> Link | None:
-    async with db.connection() as conn:
-        row = await _row(conn, "SELECT * FROM links WHERE id = $1", link)
-    return rows.link_of(row) if row else None
-
-
-async def _use_link(conn: Connection, link: str, at: float) -> None:
-    used = await conn.execute(
-        "UPDATE links SET used_at = $2 WHERE id = $1 AND used_at IS NULL AND expires_at > $2", link, at
-    )
-    if used != "UPDATE 1":
-        raise LinkSpent
-
-
-async def _add_flow(db: Connections, flow: Flow) -> None:
-    async with writing(db) as conn:
-        await _keep_tenant(conn, flow.tenant)
-        await conn.execute(_PUT_FLOW, *astuple(flow))
-        await db.tell(conn)
-
-
-async def _take_flow(db: Connections, flow: str, browser: str, at: float) -> Flow | None:
-    statement = "DELETE FROM flows WHERE id = $1 AND browser = $2 AND expires_at > $3 RETURNING *"
-    async with writing(db) as conn:
-        row = await _row(conn, statement, flow, browser, at)
-        if row:
-            await db.tell(conn)
-    return rows.flow_of(row) if row else None
-
-
-async def _edit_flows(db: Connections, edit: Callable[[Flow], Flow]) -> list[Flow]:
-    async with writing(db) as conn:
-        await _lock_tenants(conn)
-        found = await _rows(conn, "SELECT * FROM flows ORDER BY id FOR UPDATE")
-        before = [rows.flow_of(row) for row in found]
-        after = [edit(flow) for flow in before]
-        for flow in after:
-            await conn.execute("UPDATE flows SET verifier = $1 WHERE id = $2", flow.verifier, flow.id)
-        if after != before:
-            await db.tell(conn)
-    return after
-
-
 async def _sweep(db: Connections, at: float) -> None:
     async with writing(db) as conn:
-        await _lock_tenants(conn)
+        await tenancy.lock_tenants(conn)
         flows = await conn.execute("DELETE FROM flows WHERE expires_at <= $1", at)
         links = await conn.execute("DELETE FROM links WHERE expires_at <= $1", at - LINK_KEPT_S)
         if (flows, links) != ("DELETE 0", "DELETE 0"):
@@ -431,7 +302,7 @@ async def _read_key_check(conn: Connection) -> Sealed | None:
 
 async def _set_key_check(db: Connections, sealed: Sealed, replacing: Sealed | None) -> None:
     async with writing(db) as conn:
-        await _lock_tenants(conn)
+        await tenancy.lock_tenants(conn)
         if await _read_key_check(conn) == replacing:
             await _put_key_check(conn, sealed)
             await db.tell(conn)
@@ -447,8 +318,8 @@ async def _put_key_check(conn: Connection, sealed: Sealed) -> None:
 
 async def _snapshot(db: Connections) -> Snapshot:
     async with reading(db) as conn:
-        links = await _rows(conn, "SELECT * FROM links ORDER BY id")
-        flows = await _rows(conn, "SELECT * FROM flows ORDER BY id")
+        links = await tenancy.fetch(conn, "SELECT * FROM links ORDER BY id")
+        flows = await tenancy.fetch(conn, "SELECT * FROM flows ORDER BY id")
         content, marks, notes = await _read_content(conn), await read_marks(conn), await read_notes(conn)
     return Snapshot(content, tuple(map(rows.link_of, links)), tuple(map(rows.flow_of, flows)), marks, notes)
 
@@ -456,16 +327,16 @@ async def _snapshot(db: Connections) -> Snapshot:
 async def _fill(db: Connections, snapshot: Snapshot) -> None:
     content = snapshot.content
     async with writing(db) as conn:
-        await _lock_tenants(conn)
+        await tenancy.lock_tenants(conn)
         if await conn.fetchval("SELECT EXISTS (SELECT FROM tenants) OR EXISTS (SELECT FROM meta)"):
             raise StoreNotEmpty
-        await _write_tenants(conn, {}, rows.named(content.tenants))
+        await tenancy.write_tenants(conn, {}, rows.named(content.tenants))
         for tenant, grant in content.grants.items():
             await _write_grant(conn, tenant, grant)
         for link in snapshot.links:
-            await conn.execute(_PUT_LINK, *astuple(link))
+            await conn.execute(consents.PUT_LINK, *astuple(link))
         for flow in snapshot.flows:
-            await conn.execute(_PUT_FLOW, *astuple(flow))
+            await conn.execute(consents.PUT_FLOW, *astuple(flow))
         await put_marks(conn, snapshot.marks)
         await put_notes(conn, snapshot.notes)
         if content.key_check is not None:
@@ -478,26 +349,3 @@ async def _ping(db: Connections) -> None:
     async with db.connection() as conn:
         if await conn.fetchval("SELECT current_setting('transaction_read_only')") == "on":
             raise StoreUnavailable("The store failed: the server takes no writes; it may be a standby")
-
-
-async def _hold_tenant(conn: Connection, tenant: str) -> rows.Row:
-    """The tenant's row, and with it its grant, for this transaction alone."""
-    row = await _row(conn, "SELECT * FROM tenants WHERE name = $1 FOR UPDATE", tenant)
-    if row is None:
-        raise TenantGone(tenant)
-    return row
-
-
-async def _keep_tenant(conn: Connection, tenant: str) -> None:
-    """The tenant is there, and stays there until the end of the transaction."""
-    if await _row(conn, "SELECT name FROM tenants WHERE name = $1 FOR KEY SHARE", tenant) is None:
-        raise TenantGone(tenant)
-
-
-async def _rows(conn: Connection, statement: str, *values: object) -> list[rows.Row]:
-    return [dict(row) for row in await conn.fetch(statement, *values)]
-
-
-async def _row(conn: Connection, statement: str, *values: object) -> rows.Row | None:
-    row = await conn.fetchrow(statement, *values)
-    return dict(row) if row is not None else None

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -27,8 +26,10 @@ from proxy.model import (
     Tenant,
 )
 from proxy.store import rows
+from proxy.store import sqlite_consents as consents
+from proxy.store import sqlite_tenants as tenancy
 from proxy.store.connection import connect, fault_of, reading, writing
-from proxy.store.interface import LINK_KEPT_S, Content, LinkSpent, Snapshot, StoreNotEmpty, TenantGone
+from proxy.store.interface import LINK_KEPT_S, Content, Snapshot, StoreNotEmpty
 from proxy.store.sqlite_sessions import SqliteSessions
 from proxy.store.sqlite_trail import SqliteTrail, put_marks, put_notes, read_marks, read_notes
 from proxy.store.trail import NO_MARKS, Notes
@@ -65,12 +66,12 @@ class SqliteStore:
             raise
 
     async def tenants(self) -> dict[str, Tenant]:
-        return await self._run(_tenants)
+        return await self._run(tenancy.all_tenants)
 
     async def edit_tenants(
         self, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes = tuple
     ) -> dict[str, Tenant]:
-        return await self._run(_edit_tenants, edit, notes)
+        return await self._run(tenancy.edit_tenants, edit, notes)
 
     async def grants(self) -> dict[str, Grant]:
         return await self._run(_grants)
@@ -100,19 +101,19 @@ class SqliteStore:
         return await self._run(_edit_content, edit, notes)
 
     async def add_link(self, link: Link, notes: Notes = tuple) -> None:
-        await self._run(_add_link, link, notes)
+        await self._run(consents.add_link, link, notes)
 
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
-        return await self._run(_link, id)
+        return await self._run(consents.read_link, id)
 
     async def add_flow(self, flow: Flow) -> None:
-        await self._run(_add_flow, flow)
+        await self._run(consents.add_flow, flow)
 
     async def take_flow(self, id: str, browser: str, at: float) -> Flow | None:  # noqa: A002 - the field's name
-        return await self._run(_take_flow, id, browser, at)
+        return await self._run(consents.take_flow, id, browser, at)
 
     async def edit_flows(self, edit: Callable[[Flow], Flow]) -> list[Flow]:
-        return await self._run(_edit_flows, edit)
+        return await self._run(consents.edit_flows, edit)
 
     async def sweep(self, at: float) -> None:
         await self._run(_sweep, at)
@@ -170,67 +171,12 @@ class SqliteStore:
         return future
 
 
-def _tenants(db: Database) -> dict[str, Tenant]:
-    with reading(db):
-        return _read_tenants(db)
-
-
-def _read_tenants(db: Database) -> dict[str, Tenant]:
-    all_routes = db.query("SELECT * FROM routes ORDER BY tenant, kind, position")
-    routes = {name: list(group) for name, group in groupby(all_routes, key=lambda row: str(row["tenant"]))}
-    return {
-        row["name"]: rows.tenant_of(row, routes.get(row["name"], ()))
-        for row in db.query("SELECT * FROM tenants ORDER BY name")
-    }
-
-
-def _edit_tenants(
-    db: Database, edit: Callable[[Mapping[str, Tenant]], Mapping[str, Tenant]], notes: Notes
-) -> dict[str, Tenant]:
-    with writing(db):
-        before = _read_tenants(db)
-        after = rows.named(edit(dict(before)))
-        if after != before:
-            _write_tenants(db, before, after)
-            put_notes(db, notes())
-    return after
-
-
-def _write_tenants(db: Database, before: Mapping[str, Tenant], after: Mapping[str, Tenant]) -> None:
-    """Write the difference; what goes goes first, so that a route may move from one tenant to another."""
-    for name in before.keys() - after.keys():
-        db.execute("DELETE FROM tenants WHERE name = ?", [name])
-    changed = [tenant for name, tenant in after.items() if before.get(name) != tenant]
-    for tenant in changed:
-        db.execute("DELETE FROM routes WHERE tenant = ?", [tenant.name])
-    for tenant in changed:
-        # Not INSERT OR REPLACE: it deletes the old row, and the grant with it.
-        db.execute(
-            "INSERT INTO tenants (name, company, enabled, policy, trial)"
-            " VALUES (:name, :company, :enabled, :policy, :trial) ON CONFLICT (name) DO UPDATE"
-            " SET company = :company, enabled = :enabled, policy = :policy, trial = :trial",
-            rows.row_of_tenant(tenant),
-        )
-        for route in rows.routes_of(tenant):
-            _add_route(db, tenant.name, *route)
-
-
-def _add_route(db: Database, tenant: str, kind: str, value: str, position: int) -> None:
-    try:
-        db.execute(
-            "INSERT INTO routes (tenant, kind, value, position) VALUES (?, ?, ?, ?)",
-            [tenant, kind, value, position],
-        )
-    except sqlite3.IntegrityError as error:
-        raise rows.claimed_twice(tenant, kind, value) from error
-
-
 def _grants(db: Database) -> dict[str, Grant]:
     return {row["tenant"]: rows.grant_of(row) for row in db.query("SELECT * FROM grants ORDER BY tenant")}
 
 
 def _grant(db: Database, tenant: str) -> Grant | None:
-    row = _row(db, "SELECT * FROM grants WHERE tenant = ?", tenant)
+    row = tenancy.fetch_row(db, "SELECT * FROM grants WHERE tenant = ?", tenant)
     return rows.grant_of(row) if row else None
 
 
@@ -238,7 +184,7 @@ def _edit_grant(
     db: Database, tenant: str, edit: Callable[[Grant | None], Grant | None], notes: Notes
 ) -> Grant | None:
     with writing(db):
-        _require_tenant(db, tenant)
+        tenancy.require_tenant(db, tenant)
         before = _grant(db, tenant)
         after = edit(before)
         if after != before:
@@ -255,12 +201,12 @@ def _connect(
     at: float,
 ) -> tuple[Tenant, Grant]:
     with writing(db):
-        row = _require_tenant(db, tenant)
-        _use_link(db, link, at)
+        row = tenancy.require_tenant(db, tenant)
+        consents.use_link(db, link, at)
         routes = db.query("SELECT * FROM routes WHERE tenant = ? ORDER BY kind, position", [tenant])
         tenant_before, grant_before = rows.tenant_of(row, routes), _grant(db, tenant)
         tenant_after, grant_after = edit(tenant_before, grant_before)
-        _write_tenants(db, {tenant: tenant_before}, rows.named({tenant: tenant_after}))
+        tenancy.write_tenants(db, {tenant: tenant_before}, rows.named({tenant: tenant_after}))
         _write_grant(db, tenant, grant_before, grant_after)
     return tenant_after, grant_after
 
@@ -271,14 +217,14 @@ def _content(db: Database) -> Content:
 
 
 def _read_content(db: Database) -> Content:
-    return Content(_read_tenants(db), _grants(db), _key_check(db))
+    return Content(tenancy.read_tenants(db), _grants(db), _key_check(db))
 
 
 def _edit_content(db: Database, edit: Callable[[Content], Content], notes: Notes) -> Content:
     with writing(db):
         before = _read_content(db)
         after = edit(before)
-        _write_tenants(db, before.tenants, rows.named(after.tenants))
+        tenancy.write_tenants(db, before.tenants, rows.named(after.tenants))
         for tenant in before.grants.keys() | after.grants.keys():
             # The grant of a tenant that is gone went with it.
             _write_grant(db, tenant, before.grants.get(tenant), after.grants.get(tenant))
@@ -304,59 +250,6 @@ def _write_grant(db: Database, tenant: str, before: Grant | None, after: Grant |
     db.execute(_PUT_GRANT, rows.row_of_grant(after))
 
 
-_PUT_LINK = (
-    "INSERT INTO links (id, tenant, created_at, expires_at, used_at)"
-    " VALUES (:id, :tenant, :created_at, :expires_at, :used_at)"
-)
-_PUT_FLOW = (
-    "INSERT INTO flows (id, link, tenant, browser, verifier, created_at, expires_at)"
-    " VALUES (:id, :link, :tenant, :browser, :verifier, :created_at, :expires_at)"
-)
-
-
-def _add_link(db: Database, link: Link, notes: Notes) -> None:
-    with writing(db):
-        _require_tenant(db, link.tenant)
-        db.execute(_PUT_LINK, asdict(link))
-        put_notes(db, notes())
-
-
-def _link(db: Database, link: str) -> Link | None:
-    row = _row(db, "SELECT * FROM links WHERE id = ?", link)
-    return rows.link_of(row) if row else None
-
-
-def _use_link(db: Database, link: str, at: float) -> None:
-    used = db.execute(
-        "UPDATE links SET used_at = :at WHERE id = :id AND used_at IS NULL AND expires_at > :at",
-        {"id": link, "at": at},
-    )
-    if used.rowcount != 1:
-        raise LinkSpent
-
-
-def _add_flow(db: Database, flow: Flow) -> None:
-    with writing(db):
-        _require_tenant(db, flow.tenant)
-        db.execute(_PUT_FLOW, asdict(flow))
-
-
-def _take_flow(db: Database, flow: str, browser: str, at: float) -> Flow | None:
-    statement = "DELETE FROM flows WHERE id = ? AND browser = ? AND expires_at > ? RETURNING *"
-    with writing(db):
-        row = _row(db, statement, flow, browser, at)
-    return rows.flow_of(row) if row else None
-
-
-def _edit_flows(db: Database, edit: Callable[[Flow], Flow]) -> list[Flow]:
-    with writing(db):
-        before = [rows.flow_of(row) for row in db.query("SELECT * FROM flows ORDER BY id")]
-        after = [edit(flow) for flow in before]
-        for flow in after:
-            db.execute("UPDATE flows SET verifier = ? WHERE id = ?", [flow.verifier, flow.id])
-    return after
-
-
 def _sweep(db: Database, at: float) -> None:
     with writing(db):
         db.execute("DELETE FROM flows WHERE expires_at <= ?", [at])
@@ -365,7 +258,7 @@ def _sweep(db: Database, at: float) -> None:
 
 
 def _key_check(db: Database) -> Sealed | None:
-    row = _row(db, "SELECT value FROM meta WHERE key = 'key_check'")
+    row = tenancy.fetch_row(db, "SELECT value FROM meta WHERE key = 'key_check'")
     return Sealed(row["value"]) if row else None
 
 
@@ -389,15 +282,15 @@ def _snapshot(db: Database) -> Snapshot:
 def _fill(db: Database, snapshot: Snapshot) -> None:
     content = snapshot.content
     with writing(db):
-        if _read_tenants(db) or _key_check(db) is not None or read_marks(db) != NO_MARKS:
+        if tenancy.read_tenants(db) or _key_check(db) is not None or read_marks(db) != NO_MARKS:
             raise StoreNotEmpty
-        _write_tenants(db, {}, rows.named(content.tenants))
+        tenancy.write_tenants(db, {}, rows.named(content.tenants))
         for tenant, grant in content.grants.items():
             _write_grant(db, tenant, None, grant)
         for link in snapshot.links:
-            db.execute(_PUT_LINK, asdict(link))
+            db.execute(consents.PUT_LINK, asdict(link))
         for flow in snapshot.flows:
-            db.execute(_PUT_FLOW, asdict(flow))
+            db.execute(consents.PUT_FLOW, asdict(flow))
         put_marks(db, snapshot.marks)
         put_notes(db, snapshot.notes)
         if content.key_check is not None:
@@ -430,18 +323,6 @@ def _truncate_log(db: Database) -> None:
     Where another process goes on reading, this gives up after a while; the next call will do it.
     """
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def _require_tenant(db: Database, tenant: str) -> rows.Row:
-    row = _row(db, "SELECT * FROM tenants WHERE name = ?", tenant)
-    if row is None:
-        raise TenantGone(tenant)
-    return row
-
-
-def _row(db: Database, statement: str, *values: str | float) -> rows.Row | None:
-    """The first row, if any; all are fetched, since a statement left half-way would keep its locks."""
-    return next(iter(list(db.query(statement, values))), None)
 
 
 def _data_version(db: Database) -> int:
