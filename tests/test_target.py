@@ -144,6 +144,15 @@ def test_refused_targets(raw: bytes) -> None:
         parse(raw, max_bytes=MAX)
 
 
+@pytest.mark.parametrize("digit", "0123456789abcdefABCDEF")
+def test_every_digit_of_an_escape_counts(digit: str) -> None:
+    """An escape with this digit, encoded once more, is refused at either place; half an escape is none."""
+    for twice in (f"/v1/%25{digit}5", f"/v1/%254{digit}"):
+        assert accepted(twice.encode()) is None
+    assert accepted(f"/v1/%{digit}".encode()) is None
+    assert accepted(f"/v1/%25{digit}g".encode()) is not None
+
+
 @pytest.mark.parametrize(
     ("raw", "sent", "authority"),
     [
