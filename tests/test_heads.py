@@ -248,3 +248,44 @@ def test_a_rule_is_asked_once_for_a_section_that_recurs() -> None:
         with pytest.raises(TargetRefused):
             rule(recurring, b"bad")
     assert asked[4:] == [b"bad", b"bad"]
+
+
+# --- each byte
+
+TCHAR = set(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+"""RFC 9110 section 5.6.2."""
+CAPITALS = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+VISIBLE = set(range(0x21, 0x7F))
+IN_VALUES = {0x09, 0x20, *VISIBLE, *range(0x80, 0x100)}
+"""RFC 9110 section 5.5."""
+
+
+def is_read(raw: bytes) -> bool:
+    try:
+        read(raw)
+    except TargetRefused:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_each_byte_is_taken_where_the_rfc_has_it(byte: int) -> None:
+    """In names, values, targets and methods, alone and in the midst of others."""
+    one = bytes([byte])
+    line = b"GET / HTTP/1.1\r\n"
+    assert is_read(line + b"%b: x\r\n" % one) is (byte in TCHAR)
+    assert is_read(line + b"X%bY: x\r\n" % one) is (byte in TCHAR | set(b":"))
+    assert is_read(line + b"X:%b\r\n" % one) is (byte in IN_VALUES)
+    assert is_read(line + b"X: a%bb\r\n" % one) is (byte in IN_VALUES)
+    assert is_read(b"GET /%b HTTP/1.1\r\n" % one) is (byte in VISIBLE)
+    assert is_read(b"GET /a%bb HTTP/1.1\r\n" % one) is (byte in VISIBLE)
+    assert is_read(b"%b / HTTP/1.1\r\n" % one) is (byte in CAPITALS)
+    assert is_read(b"M%bM / HTTP/1.1\r\n" % one) is (byte in CAPITALS | set(b"-"))
+    assert is_read(b"GET / HTTP/1.%b\r\n" % one) is (byte in b"01")
+    assert is_read(b"GET / HTTP/1%b1\r\n" % one) is (byte in b".")
+
+
+def test_methods_have_a_bounded_length() -> None:
+    """Up to 32 characters, as no registered method has."""
+    assert is_read(b"M" * 32 + b" / HTTP/1.1\r\n")
+    assert not is_read(b"M" * 33 + b" / HTTP/1.1\r\n")

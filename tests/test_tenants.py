@@ -105,6 +105,11 @@ WRONG = {
     "network-with-host-bits": ({"networks": ("10.0.0.1/8",)}, "network '10.0.0.1/8' is not in CIDR notation"),
     "network-of-words": ({"networks": ("lan",)}, "network 'lan' is not in CIDR notation"),
     "network-too-long-a-prefix": ({"networks": ("10.0.0.0/33",)}, "is not in CIDR notation"),
+    "network-that-no-caller-is-in": (
+        {"networks": ("::ffff:10.0.0.0/104",)},
+        "network '::ffff:10.0.0.0/104' has no effect",
+    ),
+    "certificate-of-no-kind": ({"certificates": ("erp.example",)}, "certificate 'erp.example' is no name"),
     "second-network-counts": ({"networks": ("10.0.0.0/8", "")}, "network '' is not in CIDR notation"),
 }
 
@@ -116,6 +121,13 @@ def test_wrong_routes(changes: Mapping[str, object], told: str) -> None:
         checked(replace(Tenant("acme"), **changes))  # type: ignore[arg-type] # each case gives fields of Tenant
     assert told in str(caught.value)
     assert "tenant 'acme'" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["policy", "trial"])
+def test_a_wrong_rule_is_refused_before_it_is_in_force(field: str) -> None:
+    """Also in a policy that is only on trial, which would be promoted as it is."""
+    with pytest.raises(TenantError, match="rule 'nonsense' is not METHODS PATH"):
+        checked(replace(Tenant("acme"), **{field: Policy(deny=("nonsense",))}))  # type: ignore[arg-type] # both are policies
 
 
 # --- sets of tenants
