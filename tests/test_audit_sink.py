@@ -212,13 +212,15 @@ async def test_a_store_that_is_away_costs_no_record(sink: AuditSink) -> None:
     async with writing(sink, trail) as told:
         for outage in range(2):
             trail.fault, calls = StoreUnavailable("The store failed: it is locked"), trail.calls
-            sink(Refreshed("acme", 2 * outage, 1, 1, 0, ""))
+            sink(Refreshed("acme", 3 * outage, 1, 1, 0, ""))
+            sink(Refreshed("acme", 3 * outage + 1, 1, 1, 0, ""))
             await until(lambda: trail.calls > calls + 3)  # noqa: B023 - at once
-            sink(Refreshed("acme", 2 * outage + 1, 1, 1, 0, ""))
+            sink(Refreshed("acme", 3 * outage + 2, 1, 1, 0, ""))
             trail.fault = None
-            await until(lambda: len(trail.entries) == 2 * (outage + 1))  # noqa: B023 - at once
-    assert [details["generation"] for details in trail.details()] == [0, 1, 2, 3]
-    assert told[:2] == [AuditFailed("The store failed: it is locked")] * 2
+            await until(lambda: len(trail.entries) == 3 * (outage + 1))  # noqa: B023 - at once
+    assert [details["generation"] for details in trail.details()] == list(range(6))
+    reported = [fact for fact in told if isinstance(fact, AuditFailed)]
+    assert reported == [AuditFailed("The store failed: it is locked")] * 2
 
 
 async def test_what_memory_does_not_hold_is_counted(sink: AuditSink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +296,18 @@ async def test_notes_of_commands_are_looked_for_when_somebody_changed_the_store(
         assert trail.calls == 1
         sink.look()
         await until(lambda: trail.calls == 2)
+
+
+async def test_notes_that_could_not_be_looked_for_are_looked_for_again(sink: AuditSink) -> None:
+    """Also where there is nothing else to write."""
+    trail = Trail()
+    trail.fault = StoreUnavailable()
+    async with writing(sink, trail):
+        await until(lambda: trail.calls > 3)
+        trail.fault, calls = None, trail.calls
+        await until(lambda: trail.calls > calls)
+        await asyncio.sleep(0.02)
+        assert trail.calls <= calls + 2
 
 
 async def test_a_large_backlog_is_written_in_batches(

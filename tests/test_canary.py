@@ -99,6 +99,14 @@ def test_what_is_no_secret_passes(text: str) -> None:
     assert not canary.finds(line(text))
 
 
+@pytest.mark.parametrize(
+    "half", ["abcdefghijkL", "abcdefgHijkl", "abcdefGhijkl", "Abcdefghijkl", "abcdefghi-kl"]
+)
+def test_a_half_is_found_wherever_its_capital_letter_is(half: str) -> None:
+    """At its end too, where nothing follows by which it is usually found."""
+    assert knowing(f"{half}mnopqrstuvwx").finds(line(half))
+
+
 def test_a_jwt_is_known_by_what_is_its_own() -> None:
     """Its header, which all of an issuer share, is not; of the rest each half is."""
     parts = [base64.urlsafe_b64encode(secrets.token_bytes(size)).decode().strip("=") for size in (600, 256)]
@@ -238,6 +246,20 @@ def test_usual_lines_pass_at_a_small_cost() -> None:
 
     # Against a task of known size on the same machine at the same time; some twice what it should be.
     assert best_of(lambda: canary.finds(data)) < 8 * best_of(lambda: orjson.loads(data))
+
+
+def test_many_secrets_without_capital_letters_cost_no_more_than_a_few() -> None:
+    """What a look costs does not grow with how many there are."""
+    canary = knowing(*(secrets.token_hex(32) for _ in range(5000)))
+    data = orjson.dumps(USUAL[0])
+    began = time.perf_counter()
+    for _ in range(20):
+        orjson.loads(data)
+    known = time.perf_counter() - began
+    began = time.perf_counter()
+    for _ in range(20):
+        assert not canary.finds(data)
+    assert time.perf_counter() - began < 200 * known
 
 
 # --- a running proxy

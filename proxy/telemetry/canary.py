@@ -94,11 +94,16 @@ class Canary:
         self._of[owner] = pieces
         self._mixed.difference_update(piece for piece in before if isinstance(piece, int))
         self._mixed.update(piece for piece in pieces if isinstance(piece, int))
-        odd = [piece for piece in pieces if isinstance(piece, _Piece)]
-        gone = [piece for piece in before if isinstance(piece, _Piece)]
-        if odd or gone:
-            self._odd = (self._odd + Counter(odd)) - Counter(gone)
-            self._odd_hashes = {piece.hashed for piece in self._odd}
+        for piece in pieces:
+            if isinstance(piece, _Piece):
+                self._odd[piece] += 1
+                self._odd_hashes.add(piece.hashed)
+        for piece in before:
+            if isinstance(piece, _Piece):
+                self._odd[piece] -= 1
+                if not self._odd[piece]:
+                    del self._odd[piece]
+                    self._odd_hashes.discard(piece.hashed)
 
     def watch_place(self, place: Place, secret: Secret) -> None:
         """Know what was sealed or opened for ``place``; of a token the newest generation counts."""
