@@ -29,6 +29,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``chain``: the audit trail's records, each with a keyed hash over the one before
    * ``lifecycle``: the life of a grant as pure decisions
    * ``problems``: a refusal as a problem document
+   * ``loglines``: lines of the log as a reader sees them
 
 2. edges
 

@@ -40,6 +40,7 @@ CONTRACT = {
     *(f"keys {name}" for name in ("generate", "list", "rewrap", "rotate")),
     "backup",
     "restore",
+    "tail",
     *(f"audit {name}" for name in ("verify", "list", "export", "prune")),
 }
 TENANT_FIELDS = ["name", "company", "enabled", "state", "routes", "preset"]

@@ -55,6 +55,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "chain",
         "lifecycle",
         "problems",
+        "loglines",
     ),
     (
         "hardening",

@@ -75,6 +75,12 @@ def _migrate_store() -> tuple[click.Command, ...]:
     return (migrate_store.migrate_store,)
 
 
+def _tail() -> tuple[click.Command, ...]:
+    from proxy.cli import tail  # noqa: PLC0415 - see _LOADERS
+
+    return (tail.tail,)
+
+
 _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "serve": _serve,
     "check": _serve,
@@ -89,6 +95,7 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "migrate-store": _migrate_store,
     "backup": _backup,
     "restore": _backup,
+    "tail": _tail,
 }
 """What brings in each command. Only the one that is asked for is loaded: a proxy that serves for months need
 not hold the sandbox, and the tables for terminals, in memory."""
