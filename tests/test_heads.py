@@ -289,3 +289,15 @@ def test_methods_have_a_bounded_length() -> None:
     """Up to 32 characters, as no registered method has."""
     assert is_read(b"M" * 32 + b" / HTTP/1.1\r\n")
     assert not is_read(b"M" * 33 + b" / HTTP/1.1\r\n")
+
+
+def test_each_byte_of_a_beginning_is_judged_at_once() -> None:
+    """What comes first can become a head as long as it is a method, alone or with a space behind it."""
+    for beginning in (b"", b"G", b"M-SEARCH", b"M" * 32, b"M" * 32 + b" /", b"GET ", b"GET /\r\nX"):
+        assert heads.can_become_a_head(beginning, seen=0), beginning
+    for byte in range(256):
+        one = bytes([byte])
+        assert heads.can_become_a_head(one, seen=0) is (byte in CAPITALS)
+        assert heads.can_become_a_head(b"M" + one, seen=0) is (byte in CAPITALS | set(b"- "))
+    for beginning in (b"M" * 33, b"GETx", b"GET\t/", b"-GET", b" GET"):
+        assert not heads.can_become_a_head(beginning, seen=0), beginning
