@@ -21,6 +21,7 @@ from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
+from proxy.admin.ways import CallersDoor
 from proxy.admission import Admission
 from proxy.audit import Ledger
 from proxy.authorize import Authorize
@@ -83,6 +84,7 @@ class App:
         self._clock = clock
         self._stack = stack
         self._doors: list[Door] = []
+        self._callers_doors: list[CallersDoor] = []
         self._tls: list[CallerTls] = []
         self._store_down_since: float | None = None
         self._ready = False
@@ -169,6 +171,7 @@ class App:
         )
         self._set_tenants(await store.tenants())
         self._metrics = metrics
+        metrics.begin(self._clock())
         metrics.watch(self.tokens.states, self._under_way, self.tokens.seconds_left)
 
         authorize = Authorize(
@@ -214,6 +217,9 @@ class App:
             ),
             sso=wiring.single_sign_on(self._settings),
             render_metrics=metrics.render,
+            traffic=metrics.traffic,
+            doors=lambda: self._callers_doors,
+            warn_s=self.tokens.rules.warn_s,
             not_ready=self._not_ready,
             emit=self._emit,
             clock=self._clock,
@@ -243,7 +249,10 @@ class App:
             for door in wiring.doors(listener, protocol, sockets, lock, reuse_port=self._worker is not None):
                 self._stack.callback(door.close)
                 self._doors.append(door)
-        self.proxy_addresses = tuple(wiring.shown(door.name) for door in self._doors)
+                self._callers_doors.append(
+                    CallersDoor(wiring.shown(door.name), tls is not None, listener.tenant)
+                )
+        self.proxy_addresses = tuple(door.address for door in self._callers_doors)
 
     # --- run
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from proxy.model import Grant, GrantState, Tenant
@@ -56,6 +57,13 @@ def routes(tenant: Tenant) -> list[str]:
 def instant(at: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def shown(value: object) -> str:
+    """A field of a tenant, policy or grant on one line."""
+    if isinstance(value, tuple):
+        return ", ".join(shown(one) for one in value) or "none"
+    return str(value.value if isinstance(value, Enum) else "none" if value is None else value)
 
 
 def _grant(tenant: Tenant, grant: Grant | None) -> Row:

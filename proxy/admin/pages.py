@@ -1,4 +1,4 @@
-"""Pages: the overview, a page for each problem type, and the way to connect a tenant again."""
+"""Pages: the style, a page for each problem type, and the way to connect a tenant again."""
 
 from __future__ import annotations
 
@@ -22,16 +22,11 @@ def routes() -> list[web.RouteDef]:
     """Routes of this module."""
     view, change = require(Role.VIEWER), require(Role.OPERATOR)
     return [
-        web.get("/", view(_overview)),
         web.get("/style.css", _style),
         web.get("/problems/{name}", _problem),
         web.get("/tenants/{tenant}/connect", view(_ask_to_connect)),
         web.post("/tenants/{tenant}/connect", change(_connect)),
     ]
-
-
-async def _overview(request: web.Request) -> web.Response:
-    return page("overview.html", actor=actor_of(request))
 
 
 async def _style(_request: web.Request) -> web.Response:

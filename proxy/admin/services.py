@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -10,10 +10,12 @@ from aiohttp import web
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
 from proxy.admin.sso import SingleSignOn
+from proxy.admin.ways import CallersDoor
 from proxy.authorize import Authorize, create_link
 from proxy.facts import Emit, LinkCreated
 from proxy.model import Clock, Secret
 from proxy.store import Store
+from proxy.telemetry.metrics import TrafficSince
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Services:
     sessions: Sessions
     sso: SingleSignOn | None
     render_metrics: Callable[[], bytes]
+    traffic: Callable[[], TrafficSince]
+    doors: Callable[[], Sequence[CallersDoor]]
+    """Where callers connect; none before the proxy has begun to listen there."""
+    warn_s: float
+    """How long before the end of a refresh token an operator is warned."""
     not_ready: Callable[[], str | None]
     """Why the proxy is not ready for requests, or ``None``."""
     emit: Emit

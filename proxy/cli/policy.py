@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import click
 
+from proxy import listing
 from proxy import policy as rules
 from proxy.audit import Recorder, TenantEdit
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
@@ -214,14 +214,7 @@ def policy_changes(old: Policy, new: Policy) -> list[str]:
     """What differs between two policies, a line for each field."""
     before, after = asdict(old), asdict(new)
     return [
-        f"{name} {shown(before[name])} -> {shown(after[name])}"
+        f"{name} {listing.shown(before[name])} -> {listing.shown(after[name])}"
         for name in before
         if before[name] != after[name]
     ]
-
-
-def shown(value: object) -> str:
-    """A field of a tenant or policy on one line."""
-    if isinstance(value, tuple):
-        return ", ".join(shown(one) for one in value) or "none"
-    return str(value.value if isinstance(value, Enum) else "none" if value is None else value)

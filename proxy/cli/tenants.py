@@ -15,7 +15,7 @@ from proxy import listing
 from proxy.audit import Recorder, TenantEdit
 from proxy.cli.inputs import config_option, json_option, with_store
 from proxy.cli.output import print_record, print_rows, warn_of_arguments
-from proxy.cli.policy import known, policy_changes, shown
+from proxy.cli.policy import known, policy_changes
 from proxy.cli.recording import with_recorded_store
 from proxy.config import Settings, TenantEntry, load_tenants_file
 from proxy.credentials import hash_shared_key
@@ -341,7 +341,7 @@ def _changes(old: Tenant, new: Tenant) -> list[str]:
     for field in ("company", "enabled", "hosts", "networks", "certificates"):
         was, becomes = getattr(old, field), getattr(new, field)
         if was != becomes:
-            changes.append(f"{field} {shown(was)} -> {shown(becomes)}")
+            changes.append(f"{field} {listing.shown(was)} -> {listing.shown(becomes)}")
     changes += policy_changes(old.policy, new.policy)
     if old.trial != new.trial:
         tried = (

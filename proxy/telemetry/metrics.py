@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -49,6 +50,8 @@ _UPSTREAM_SECONDS = "pleo_proxy_upstream_duration_seconds"
 _WITHHELD = "pleo_proxy_log_lines_withheld"
 _UNDER_WAY = "pleo_proxy_under_way"
 _LEFT = "pleo_proxy_refresh_token_left_seconds"
+_SINCE = "since"
+"""When counting began; no metric, since Prometheus knows that by itself."""
 
 _COUNTERS = {
     _REQUESTS: (
@@ -72,6 +75,29 @@ THROTTLING = (429, 503)
 """Statuses that usually come with ``Retry-After``."""
 
 Gauges = Callable[[], Mapping[str, float]]
+
+NO_FAILURES = frozenset({"answered", "caller_left"})
+"""Outcomes of requests that failed at nobody's hands but the caller's, if at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests of one tenant."""
+
+    requests: int
+    failed: int
+    """Those that the proxy refused, or that got no whole answer."""
+
+
+NO_TRAFFIC = Traffic(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficSince:
+    """What was counted of requests since an instant."""
+
+    since: float
+    by_tenant: Mapping[str, Traffic]
 
 
 class _Histogram:
@@ -147,6 +173,25 @@ class Metrics:
                 self._add(_WITHHELD)
             case _:
                 pass
+
+    def begin(self, now: float) -> None:
+        """Counting begins, unless another process has begun with it whose place this one takes."""
+        since = self._tally.index(_SINCE)
+        if not dict(self._tally.items())[(_SINCE,)]:
+            self._tally.set(since, now)
+
+    def traffic(self) -> TrafficSince:
+        """Requests by tenant, of all processes."""
+        counted: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for key, value in self._items().items():
+            if key[0] == _REQUESTS:
+                _, tenant, outcome = key
+                counted[tenant][0] += value
+                counted[tenant][1] += 0.0 if outcome in NO_FAILURES else value
+        since = dict(self._tally.items()).get((_SINCE,), 0.0)
+        return TrafficSince(
+            since, {name: Traffic(int(all_), int(failed)) for name, (all_, failed) in counted.items()}
+        )
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -1,0 +1,137 @@
+"""The pages about tenants in a real browser: wide and narrow, light and dark, without complaints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import BrowserContext, Page, ViewportSize
+
+from proxy import lifecycle
+from proxy.model import Policy, Preset
+from tests.browser.attacker import chromium
+from tests.browser.test_operator import log_in, watched_page
+from tests.harness import Proxy
+
+WIDE, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
+SHOTS = os.environ.get("PLEO_PROXY_SCREENSHOTS")
+"""A folder for pictures of the pages, for who wants to look at them."""
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[BrowserContext]:
+    """The operator's browser."""
+    async with chromium() as context:
+        yield context
+
+
+class Requests:
+    """Addresses that a page asked for."""
+
+    def __init__(self, page: Page) -> None:
+        self.hosts: set[str] = set()
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+
+
+async def picture(page: Page, name: str) -> None:
+    """The page as it is now, if somebody wants to see it."""
+    if SHOTS is not None:
+        await page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
+
+
+async def with_more_tenants(proxy: Proxy) -> None:
+    """Tenants in other states, beside the two that are connected."""
+    await proxy.add_tenant("acme", hosts=("acme.internal",), trial=Policy(preset=Preset.READ_ONLY))
+    await proxy.add_tenant("initech")
+    await proxy.add_tenant("umbrella", enabled=False)
+    await proxy.app.store.edit_grant("globex", lifecycle.revoked)
+    for path in ("/acme/v2/employees", "/initech/v2/employees"):
+        await proxy.get(path)
+
+
+OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+CONTRAST = """() => {
+    const lightness = (colour) => {
+        const [r, g, b] = colour.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255)
+            .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        for (let each = element; each; each = each.parentElement) {
+            const colour = getComputedStyle(each).backgroundColor;
+            if (!colour.endsWith(', 0)')) return colour;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    const weak = [];
+    for (const element of document.querySelectorAll('body *')) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        if (!own) continue;
+        const [one, other] = [getComputedStyle(element).color, ground(element)].map(lightness);
+        const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+        if (ratio < 4.5) weak.push(`${element.tagName} ${element.textContent.trim()} ${ratio}`);
+    }
+    return weak;
+}"""
+"""Texts with less contrast than WCAG 2.2 asks for (success criterion 1.4.3)."""
+
+PAGES = ["/", "/tenants/acme", "/tenants/globex", "/tenants/acme/connect"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+async def test_pages_fit_are_readable_and_complain_of_nothing(
+    proxy: Proxy, browser: BrowserContext, size: ViewportSize, scheme: str
+) -> None:
+    """At either width nothing must be scrolled sideways, and every text has contrast, by day and by night."""
+    await with_more_tenants(proxy)
+    page, complaints = await watched_page(browser)
+    requests = Requests(page)
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    await page.set_viewport_size(size)
+    await log_in(page, proxy)
+    for path in PAGES:
+        await page.goto(proxy.admin_url + path)
+        assert await page.evaluate(OVERFLOW) <= 0, path
+        assert await page.evaluate(CONTRAST) == [], path
+        name = path.strip("/").replace("/", "-") or "overview"
+        await picture(page, f"{name}-{size['width']}-{scheme}")
+    assert complaints == []
+    assert requests.hosts == {urlsplit(proxy.admin_url).netloc}
+
+
+async def test_an_operator_finds_a_tenant_and_what_to_copy(proxy: Proxy, browser: BrowserContext) -> None:
+    """From the overview by the filter to the tenant's page, where the line can be selected."""
+    await with_more_tenants(proxy)
+    page, complaints = await watched_page(browser)
+    await log_in(page, proxy)
+    await page.get_by_label("Name or company").fill("acm")
+    await page.get_by_role("button", name="Filter").click()
+    await page.wait_for_url("**/?q=acm*")
+    names = page.get_by_role("rowheader")
+    assert await names.all_inner_texts() == ["acme"]
+    await page.get_by_role("link", name="acme").click()
+    await page.get_by_role("heading", name="acme connected").wait_for()
+    line = page.get_by_label("curl by path")
+    await line.click(click_count=3)
+    selected = await page.evaluate("() => getSelection().toString().trim()")
+    assert selected == f"curl {proxy.base_url}/acme/v2/employees"
+    assert complaints == []
+
+
+async def test_pages_are_used_with_the_keyboard_alone(proxy: Proxy, browser: BrowserContext) -> None:
+    """The first stop skips to the content, and where the focus is can be seen."""
+    page, _ = await watched_page(browser)
+    await log_in(page, proxy)
+    await page.keyboard.press("Tab")
+    focused = page.locator(":focus")
+    assert await focused.inner_text() == "Skip to the content"
+    box = await focused.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert await focused.evaluate("(element) => getComputedStyle(element).outlineStyle") == "solid"
+    await page.keyboard.press("Enter")
+    assert page.url.endswith("#main")
