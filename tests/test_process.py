@@ -396,7 +396,8 @@ async def test_the_console_format_is_for_people(pleo: Sandbox, tmp_path: Path) -
         assert await process.ended() == 0
     lines = process.out.splitlines()
     assert [re.sub(r"^\S+Z (\[info +\] \S+).*", r"\1", line) for line in lines] == [
-        f"[info     ] proxy.{event}" for event in ("started", "draining", "stopped")
+        f"[info     ] {event}"
+        for event in ("proxy.started", "proxy.draining", "audit.anchored", "proxy.stopped")
     ]
     assert "\x1b" not in process.out
     assert process.err == ""
