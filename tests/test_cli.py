@@ -41,6 +41,8 @@ CONTRACT = {
     "backup",
     "restore",
     "tail",
+    "init",
+    "completion",
     *(f"audit {name}" for name in ("verify", "list", "export", "prune")),
 }
 TENANT_FIELDS = ["name", "company", "enabled", "state", "routes", "preset"]

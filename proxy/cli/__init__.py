@@ -81,6 +81,18 @@ def _tail() -> tuple[click.Command, ...]:
     return (tail.tail,)
 
 
+def _init() -> tuple[click.Command, ...]:
+    from proxy.cli import init  # noqa: PLC0415 - see _LOADERS
+
+    return (init.init,)
+
+
+def _completion() -> tuple[click.Command, ...]:
+    from proxy.cli import completion  # noqa: PLC0415 - see _LOADERS
+
+    return (completion.completion,)
+
+
 _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "serve": _serve,
     "check": _serve,
@@ -96,6 +108,8 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "backup": _backup,
     "restore": _backup,
     "tail": _tail,
+    "init": _init,
+    "completion": _completion,
 }
 """What brings in each command. Only the one that is asked for is loaded: a proxy that serves for months need
 not hold the sandbox, and the tables for terminals, in memory."""
@@ -121,7 +135,7 @@ def cli() -> None:
 
     They send plain HTTP requests to the proxy's base URL; it attaches the token of the tenant they speak for.
 
-    Start with `pleo-proxy demo`, or with `pleo-proxy check --config FILE`.
+    Start with `pleo-proxy demo`, or with `pleo-proxy init`.
     """
 
 

@@ -14,6 +14,7 @@ import click
 from proxy import listing
 from proxy.audit import AuditError, Ledger, as_row, line_of
 from proxy.chain import Record, Verifier
+from proxy.cli.completion import tenant_names
 from proxy.cli.inputs import config_option, json_option, open_ring, with_store
 from proxy.cli.output import print_json, print_rows
 from proxy.cli.recording import recorder_of
@@ -136,7 +137,7 @@ def _as_report(verifier: Verifier | None, noted: int) -> dict[str, Any]:
 
 
 @audit.command(name="list")
-@click.option("--tenant", metavar="NAME", help="Only records of this tenant.")
+@click.option("--tenant", shell_complete=tenant_names, metavar="NAME", help="Only records of this tenant.")
 @click.option("--event", metavar="EVENT", help="Only records of this event, such as tenant.changed.")
 @click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="So many, the newest.")
 @json_option

@@ -12,6 +12,7 @@ import click
 from proxy import lifecycle, listing
 from proxy.audit import Recorder
 from proxy.authorize import LINK_LIFETIME_S, create_link
+from proxy.cli.completion import tenant_names
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_json, print_record, print_rows
 from proxy.cli.recording import with_recorded_store
@@ -38,7 +39,7 @@ _WHAT_NOW = {
 
 
 @click.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @click.option(
     "--hours",
     type=click.FloatRange(min=0.01, max=24 * 30),
@@ -96,7 +97,7 @@ def list_(config_path: Path | None, *, as_json: bool) -> None:
 
 
 @grants.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @json_option
 @config_option
 def show(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -108,7 +109,7 @@ def show(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
 
 
 @grants.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @json_option
 @config_option
 def refresh(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -184,7 +185,7 @@ def _failed(grant: Grant) -> OperatorError:
 
 
 @grants.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @config_option
 def revoke(tenant: str, config_path: Path | None) -> None:
     """Erase TENANT's tokens here; connecting it again needs a new consent.

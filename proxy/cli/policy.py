@@ -12,6 +12,7 @@ import click
 from proxy import listing
 from proxy import policy as rules
 from proxy.audit import Recorder, TenantEdit
+from proxy.cli.completion import tenant_names
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_record
 from proxy.cli.recording import with_recorded_store
@@ -40,7 +41,7 @@ def policy() -> None:
 
 
 @policy.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @json_option
 @config_option
 def show(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -58,7 +59,7 @@ def show(tenant: str, config_path: Path | None, *, as_json: bool) -> None:
 
 
 @policy.command(name="set")
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @click.option(
     "--report",
     is_flag=True,
@@ -117,7 +118,7 @@ def set_(tenant: str, config_path: Path | None, *, report: bool, **options: Any)
 
 
 @policy.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @config_option
 def promote(tenant: str, config_path: Path | None) -> None:
     """Enforce the policy of TENANT that is on trial."""
@@ -130,7 +131,7 @@ def promote(tenant: str, config_path: Path | None) -> None:
 
 
 @policy.command()
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=tenant_names)
 @config_option
 def discard(tenant: str, config_path: Path | None) -> None:
     """End the trial of TENANT; the policy in force stays."""

@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from proxy.cli.completion import tenant_names
 from proxy.cli.following import Arrived, Source, arrived, wait
 from proxy.errors import UsageError
 from proxy.loglines import LEVELS, STATUS, Folding, Line, Pick, Repeats, printable
@@ -78,7 +79,14 @@ class _Status(click.ParamType[str]):
     metavar="WHEN",
     help="Lines from then on: an age (90s, 15m, 2h, 3d) or an instant (2026-01-31T14:00, in UTC).",
 )
-@click.option("--tenant", "tenants", multiple=True, metavar="NAME", help="Lines about it. Repeatable.")
+@click.option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    shell_complete=tenant_names,
+    metavar="NAME",
+    help="Lines about it. Repeatable.",
+)
 @click.option(
     "--event",
     "events",

@@ -13,6 +13,7 @@ import click
 
 from proxy import listing
 from proxy.audit import Recorder, TenantEdit
+from proxy.cli.completion import tenant_names
 from proxy.cli.inputs import config_option, json_option, with_store
 from proxy.cli.output import print_record, print_rows, warn_of_arguments
 from proxy.cli.policy import known, policy_changes
@@ -145,7 +146,7 @@ def add(name: str, config_path: Path | None, **options: Any) -> None:  # noqa: A
 
 
 @tenants.command(name="set")
-@click.argument("name")
+@click.argument("name", shell_complete=tenant_names)
 @_tenant_options
 @click.option(
     "--clear", type=click.Choice(list(_CLEARABLE)), multiple=True, help="Empty a field. Repeatable."
@@ -192,7 +193,7 @@ def list_(config_path: Path | None, *, as_json: bool) -> None:
 
 
 @tenants.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tenant_names)
 @json_option
 @config_option
 def show(name: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -206,7 +207,7 @@ def show(name: str, config_path: Path | None, *, as_json: bool) -> None:
 
 
 @tenants.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tenant_names)
 @config_option
 def remove(name: str, config_path: Path | None) -> None:
     """Remove the tenant NAME and erase its grant; connecting it again needs a new consent."""
@@ -220,7 +221,7 @@ def remove(name: str, config_path: Path | None) -> None:
 
 
 @tenants.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tenant_names)
 @config_option
 def enable(name: str, config_path: Path | None) -> None:
     """Let callers use the tenant NAME again."""
@@ -228,7 +229,7 @@ def enable(name: str, config_path: Path | None) -> None:
 
 
 @tenants.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tenant_names)
 @config_option
 def disable(name: str, config_path: Path | None) -> None:
     """Refuse callers of the tenant NAME; its grant is kept."""
