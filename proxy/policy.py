@@ -251,7 +251,7 @@ def _readings(decoded_path: str) -> tuple[str, ...]:
         spelt.append(_PARAMETERS.sub("", letters).casefold())
     # A proxy on the way that decodes and sends on would make a query of what follows.
     spelt += [_QUERY.sub("", one) for one in spelt]
-    if "." in path or " " in path:
+    if any("." in one or " " in one for one in spelt):
         # Windows cuts dots and spaces off the ends of names, Rails and older Springs what follows a dot.
         spelt += [_without_ends(one) for one in spelt] + [_without_format(one) for one in spelt]
     for _ in range(_MOST_HOSTS):
@@ -263,7 +263,7 @@ def _readings(decoded_path: str) -> tuple[str, ...]:
 
 
 def _without_ends(path: str) -> str:
-    return "/".join(segment.rstrip(". ") for segment in path.split("/"))
+    return "/".join(segment.rstrip(". ").lstrip(" ") for segment in path.split("/"))
 
 
 def _without_format(path: str) -> str:
