@@ -22,6 +22,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``guard``: ``Host`` and browsers, before anyone asks for a tenant
    * ``certificates``: the names of a caller's certificate
    * ``credentials``: what callers must prove where a tenant asks for it
+   * ``legacy``: paths of Pleo's old API, and what they are today
    * ``policy``: what a tenant's callers may ask
    * ``pin``: which company a request names
    * ``oauth``: OAuth messages as data
@@ -61,6 +62,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``authorize``: the consent flow
    * ``rotation``: sealing what is stored anew with the first key
    * ``backup``: tenants and grants in one file that nobody can change unseen, and back from it
+   * ``explain``: what would become of a request that nobody sends
 
 4. ``exchange``: the main path
 

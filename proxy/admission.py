@@ -16,14 +16,14 @@ from typing import Literal, NamedTuple
 
 from proxy import pin, policy
 from proxy.arrival import Networks, address_of
-from proxy.errors import BodyTooLarge, PolicyRefused, RateLimited, Refusal
+from proxy.errors import BodyTooLarge, LegacyPathRefused, PolicyRefused, RateLimited, Refusal
 from proxy.facts import Emit, PolicyWouldRefuse
 from proxy.headers import Fields
 from proxy.model import Clock, Policy, Tenant
 from proxy.rates import Rate, Rates
 from proxy.target import Target
 
-Kind = Literal["caller", "endpoint", "company", "rate", "concurrency", "body"]
+Kind = Literal["caller", "endpoint", "legacy", "company", "rate", "concurrency", "body"]
 """Which part of a policy refuses."""
 
 
@@ -53,6 +53,8 @@ class Fault(NamedTuple):
                 return RateLimited(self.detail, tenant=tenant, retry_after_s=self.retry_after_s)
             case "body":
                 return BodyTooLarge(self.detail, tenant=tenant)
+            case "legacy":
+                return LegacyPathRefused(self.detail, tenant=tenant)
             case "caller" | "endpoint" | "company":
                 return PolicyRefused(self.detail, tenant=tenant)
 
@@ -79,7 +81,8 @@ class _Judge:
         if self._networks and not _is_in(asked.caller, self._networks):
             return Fault("caller", f"the policy lets no callers in from {asked.caller}")
         if verdict.fault:
-            return Fault("endpoint", f"{asked.method} {asked.target.decoded} is {verdict.fault}")
+            kind: Kind = "legacy" if verdict.is_legacy else "endpoint"
+            return Fault(kind, f"{asked.method} {asked.target.decoded} is {verdict.fault}")
         query, company = asked.target.query, self.company
         if query and company is not None and (fault := pin.fault_in_query(query, company)):
             return Fault("company", fault)

@@ -30,6 +30,7 @@ from proxy.config import Settings
 from proxy.door import Door
 from proxy.errors import StoreUnavailable
 from proxy.exchange import Exchange
+from proxy.explain import Explainer
 from proxy.facts import (
     Emit,
     ProxyDraining,
@@ -221,6 +222,7 @@ class App:
             doors=lambda: self._callers_doors,
             warn_s=self.tokens.rules.warn_s,
             not_ready=self._not_ready,
+            explainer=self._explainer,
             emit=self._emit,
             clock=self._clock,
         )
@@ -322,7 +324,10 @@ class App:
         )
 
     def _is_configured_host(self, host: str) -> bool:
-        return host in self._settings.listen.hosts or host in self.exchange.directory.hosts
+        return wiring.serves_host(self._settings, self.exchange.directory, host)
+
+    def _explainer(self, grants: Mapping[str, Grant]) -> Explainer:
+        return wiring.explainer(self._settings, self.exchange.directory, grants, self.tokens.check)
 
     def _under_way(self) -> Mapping[str, int]:
         return {"requests": self.exchange.under_way, "refreshes": self.tokens.refreshes_under_way}

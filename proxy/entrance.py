@@ -47,13 +47,17 @@ class Entrance:
         name = transport.get_extra_info("peername")
         if not isinstance(name, tuple):
             return self._of_this_machine(transport)
-        arrival = Arrival(str(name[0]), listener=self.tenant)
+        return self.arrival_from(str(name[0]), _certificate(transport) if self.tls else ()), None
+
+    def arrival_from(self, caller: str, certificate: tuple[str, ...] = ()) -> Arrival:
+        """The arrival of who connects from this address, and has shown a certificate of these names."""
+        arrival = Arrival(caller, listener=self.tenant)
         if self.tls:
-            arrival = arrival._replace(scheme="https", certificate=_certificate(transport))
+            arrival = arrival._replace(scheme="https", certificate=certificate)
         address = None if self.trusted is None else address_of(arrival.caller)
         if self.trusted is not None and address is not None and address in self.trusted:
             arrival = arrival._replace(trusted=self.trusted)
-        return arrival, None
+        return arrival
 
     def _of_this_machine(self, transport: BaseTransport) -> tuple[Arrival, Refusal | None]:
         pid, uid, gid = _credentials(transport)

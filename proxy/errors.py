@@ -37,6 +37,10 @@ class TenantError(UsageError):
     """A tenant, or a set of tenants, that must not be saved: bad name, route claimed twice, and the like."""
 
 
+class QuestionError(UsageError):
+    """What is to be explained is no request that anybody could send."""
+
+
 class KeyRingError(UsageError):
     """The vault's keys are missing, malformed, readable by others, or not those of this store."""
 
@@ -131,6 +135,15 @@ class PolicyRefused(Refusal):
     action = (
         "Ask the operator whether the policy should be wider (`pleo-proxy policy show NAME`, then "
         "`pleo-proxy policy set NAME …`)."
+    )
+
+
+class LegacyPathRefused(PolicyRefused):
+    """The path is of Pleo's old API, so Pleo would only answer that it does not know it."""
+
+    action = (
+        "Have the tool call what the detail names, at the same base URL; its answers have another form, too. "
+        "If Pleo has the path after all, the operator allows it with `pleo-proxy policy set NAME --allow …`."
     )
 
 

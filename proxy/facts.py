@@ -83,7 +83,8 @@ class PolicyWouldRefuse(Fact):
     path: str
     caller: str
     rule: str
-    """The part of the policy: ``caller``, ``endpoint``, ``company``, ``rate``, ``concurrency``, ``body``."""
+    """The part of the policy: ``caller``, ``endpoint``, ``legacy``, ``company``, ``rate``, ``concurrency``,
+    ``body``."""
     detail: str
 
 

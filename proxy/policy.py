@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from proxy import legacy
 from proxy.errors import TenantError
 from proxy.model import Policy, Preset, Unblocked
 from proxy.recurring import Recurring
@@ -93,23 +94,28 @@ class Verdict(NamedTuple):
     """What is wrong with them; empty if nothing is."""
     revokes: bool = False
     """If Pleo accepts the request, no token of the tenant holds any more."""
+    rule: str = ""
+    """Which rule has decided, in words."""
+    is_legacy: bool = False
+    """The path is one of Pleo's old API; the fault tells what it is today."""
 
 
 class Rules:
     """The part of a policy that is about methods and paths; policies that agree in it share one."""
 
-    __slots__ = ("_allowed", "_blocked", "_denied", "_place")
+    __slots__ = ("_allowed", "_are_named", "_blocked", "_denied", "_place")
 
     def __init__(self, policy: Policy) -> None:
         self._blocked = [
             (rule, why) for rule, unless, why in BLOCKED if unless is None or unless not in policy.unblock
         ]
         self._denied = [(parse_rule(text), text) for text in policy.deny]
-        self._allowed: Iterable[Rule] = PRESETS[policy.preset]
-        self._place = f"the preset {policy.preset.value!r}"
-        if policy.allow:
-            self._allowed = [parse_rule(text) for text in policy.allow]
-            self._place = "what the policy allows"
+        preset = f"the preset {policy.preset.value!r}"
+        self._place = "what the policy allows" if policy.allow else preset
+        self._allowed = [(parse_rule(text), f"the rule {text!r}") for text in policy.allow] or [
+            (rule, preset) for rule in PRESETS[policy.preset]
+        ]
+        self._are_named = bool(policy.allow)
 
     def verdict(self, method: str, decoded_path: str) -> Verdict:
         """Judge a request.
@@ -125,16 +131,27 @@ class Rules:
         readings = _readings(decoded_path)
         if not readings:
             return Verdict("spelt with more empty segments than can be read in one way")
+        today = legacy.today(readings[0])
+        decided = ""
         for path in readings:
             for rule, why in self._blocked:
                 if rule.matches(judged, path):
-                    return Verdict(f"blocked: {why}")
+                    return Verdict(f"blocked: {why}", rule="the list of blocked endpoints")
             for rule, text in self._denied:
                 if rule.matches(judged, path):
-                    return Verdict(f"denied by the rule {text!r}")
-            if not any(rule.matches(judged, path) for rule in self._allowed):
-                return Verdict(f"outside {self._place}")
-        return Verdict("", any(REVOKES.matches(judged, path) for path in readings))
+                    return Verdict(f"denied by the rule {text!r}", rule=f"the rule {text!r}")
+            allowing = next((text for rule, text in self._allowed if rule.matches(judged, path)), "")
+            # An operator who names the path knows better than a list of what Pleo had once.
+            if today and not (allowing and self._are_named):
+                return _legacy(today)
+            if not allowing:
+                return Verdict(f"outside {self._place}", rule=self._place)
+            decided = decided or allowing
+        return Verdict("", any(REVOKES.matches(judged, path) for path in readings), decided)
+
+
+def _legacy(today: str) -> Verdict:
+    return Verdict(f"of Pleo's old API, {today}", rule="the paths of Pleo's old API", is_legacy=True)
 
 
 _RECURRING_LENGTH = 256

@@ -239,6 +239,12 @@ class Directory:
             return Resolved(tenant, target, "")
         return Resolved(tenant, target.without_first_segment(), f"/{tenant.name}")
 
+    def claims(self, target: Target, fields: Fields, host: str, arrival: Arrival) -> list[Claimed]:
+        """Every route that claims a request; parameters and :class:`TenantUnknown` as :meth:`resolve`."""
+        by_path = self.tenants.get(target.first_segment)
+        others = self._other_claims(fields, host, arrival)
+        return others if by_path is None else [("path prefix", by_path), *others]
+
     def _other_claims(self, fields: Fields, host: str, arrival: Arrival) -> list[Claimed]:
         claims: list[Claimed] = []
         if arrival.listener is not None:

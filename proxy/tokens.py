@@ -179,11 +179,15 @@ class Tokens:
         live = self.held.live.get(tenant)
         if live is not None:
             return live
-        grant = self.held.without_tokens(tenant)
-        if grant is not None and (grant.access is not None or grant.refresh is not None):
-            raise SealedValueRefused(f"the stored tokens of tenant {tenant!r} do not open", tenant=tenant)
-        state = GrantState.NONE if grant is None else grant.state
-        raise NeedsReauth(f"tenant {tenant!r} {_why_unusable(state)}", tenant=tenant)
+        raise unusable(tenant, self.held.without_tokens(tenant))
+
+    def check(self, tenant: str) -> None:
+        """Whether there are tokens of ``tenant``, without starting anything.
+
+        :raises NeedsReauth: there is no usable grant.
+        :raises SealedValueRefused: the stored token does not open.
+        """
+        self._usable(tenant)
 
     def _may_start_at(self, live: Live) -> float:
         return max(live.retry_at, self._paused_until)
@@ -319,6 +323,14 @@ class Tokens:
         )
         live.retry_at = self.clock() + wait_s
         return wait_s
+
+
+def unusable(tenant: str, grant: Grant | None) -> Refusal:
+    """Why there is no token to use of a tenant whose grant has none that opens."""
+    if grant is not None and (grant.access is not None or grant.refresh is not None):
+        return SealedValueRefused(f"the stored tokens of tenant {tenant!r} do not open", tenant=tenant)
+    state = GrantState.NONE if grant is None else grant.state
+    return NeedsReauth(f"tenant {tenant!r} {_why_unusable(state)}", tenant=tenant)
 
 
 def _why_unusable(state: GrantState) -> str:

@@ -13,15 +13,16 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from proxy import unix_socket
+from proxy import certificates, unix_socket
 from proxy.admin import HeadLimits
 from proxy.admin.sessions import SessionLimits
 from proxy.admin.sso import SingleSignOn
 from proxy.admin.token import AdminTokens, digest_of
 from proxy.admission import Allowances
-from proxy.arrival import Networks
+from proxy.arrival import Arrival, Networks, address_of
 from proxy.authorize import AuthorizationSettings
 from proxy.caller_tls import CallerTls, TlsFiles
 from proxy.config import (
@@ -38,15 +39,17 @@ from proxy.config.sections import Section
 from proxy.config.values import origin_of
 from proxy.door import Door, Lock, open_doors
 from proxy.entrance import Entrance, Peers
-from proxy.errors import OperatorError
+from proxy.errors import OperatorError, QuestionError
 from proxy.exchange import Limits
+from proxy.explain import Bounds, Explainer, Question
 from proxy.facts import Emit, HandshakeFailed
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import DAY_S, HttpProxy, Role, Secret
+from proxy.model import DAY_S, Grant, HttpProxy, Role, Secret
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.telemetry.canary import Canary, as_sent
+from proxy.tenants import Directory
 from proxy.tokens import RefreshRules
 from proxy.upstream import Upstream
 from proxy.vault import Vault
@@ -270,6 +273,52 @@ def entrance(settings: Settings, listener: CallerListener) -> Entrance:
         Peers(frozenset(listener.uids), frozenset(listener.gids)),
         tls=listener.certificate is not None,
     )
+
+
+def serves_host(settings: Settings, directory: Directory, host: str) -> bool:
+    """Whether callers may use this name in ``Host``."""
+    return host in settings.listen.hosts or host in directory.hosts
+
+
+def explainer(
+    settings: Settings,
+    directory: Directory,
+    grants: Mapping[str, Grant],
+    check_token: Callable[[str], object],
+) -> Explainer:
+    """What tells what would become of a request."""
+    limits = settings.limits
+    return Explainer(
+        Bounds(limits.target_bytes, limits.head_bytes, limits.headers),
+        allowances(settings),
+        settings.api_origin,
+        settings.listen.public_url,
+        directory,
+        grants,
+        partial(serves_host, settings, directory),
+        partial(_arrival, settings),
+        check_token,
+    )
+
+
+def _arrival(settings: Settings, question: Question) -> Arrival:
+    """How a request that is only asked about comes in.
+
+    :raises QuestionError: there is no such listener, or nobody has such an address or certificate.
+    """
+    by_tcp = {str(each.address): each for each in settings.listen.proxy if isinstance(each.address, Address)}
+    listener = by_tcp.get(question.listener or next(iter(by_tcp), ""))
+    if listener is None:
+        known = ", ".join(by_tcp) or "none, for Unix sockets cannot be asked about"
+        raise QuestionError(f"listener {question.listener!r} is not in listen.proxy; there: {known}")
+    address = address_of(question.caller)
+    if address is None:
+        raise QuestionError(f"caller {question.caller[:63]!r} is no IP address; give one such as 10.1.2.3")
+    try:
+        shown = tuple(map(certificates.canonical, question.certificates))
+    except ValueError as error:
+        raise QuestionError(f"a certificate is not named so: {error}") from None
+    return entrance(settings, listener).arrival_from(question.caller, shown)
 
 
 def caller_tls(listener: CallerListener, emit: Emit) -> CallerTls | None:

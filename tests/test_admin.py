@@ -25,7 +25,12 @@ from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy, until
 from tests.operator_browser import OWN_PAGE, Markup, ask, logged_in, shown_text
 
 BEARER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-API = [("GET", "/api/v1/tenants"), ("GET", "/api/v1/grants"), ("POST", "/api/v1/tenants/acme/connect")]
+API = [
+    ("GET", "/api/v1/tenants"),
+    ("GET", "/api/v1/grants"),
+    ("POST", "/api/v1/tenants/acme/connect"),
+    ("POST", "/api/v1/explain"),
+]
 PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/oauth/result"]
 """Those for which nobody has to log in."""
 OPERATORS_PAGES = ["/", "/tenants/acme", "/tenants/acme/connect"]

@@ -34,6 +34,7 @@ CONTRACT = {
     "sandbox",
     "migrate-store",
     "connect",
+    "explain",
     *(f"tenants {name}" for name in ("add", "set", "list", "show", "remove", "enable", "disable", "apply")),
     *(f"grants {name}" for name in ("list", "show", "refresh", "revoke")),
     *(f"policy {name}" for name in ("show", "set", "promote", "discard")),

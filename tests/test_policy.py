@@ -70,7 +70,8 @@ ENDPOINTS = {
     "delete-another-installation": ("DELETE", "/v1/installations/you", FULL),
     "subscriptions": ("GET", "/v1/subscriptions", READERS),
     "subscription": ("GET", "/v1/subscriptions/1", READERS),
-    "legacy-path": ("GET", "/expenses", FULL),
+    "legacy-path": ("GET", "/expenses", NOBODY),
+    "unversioned-path": ("GET", "/expense-reports", FULL),
     "root": ("GET", "/", FULL),
     "options": ("OPTIONS", "/v1/companies", FULL),
     "delete-installation": ("DELETE", "/v1/installations/me", NOBODY),
@@ -251,11 +252,95 @@ def test_blocked_endpoints_pass_only_where_they_are_unblocked_by_name() -> None:
     assert fault(everything, *delete)
     assert fault(everything, *secret)
     installation = Policy(unblock=(Unblocked.INSTALLATION,))
-    assert policy.rules_of(installation).verdict(*delete) == ("", True)
+    verdict = policy.rules_of(installation).verdict(*delete)
+    assert (verdict.fault, verdict.revokes) == ("", True)
     assert fault(installation, *secret)
     assert not fault(Policy(unblock=(Unblocked.SUBSCRIPTION_SECRET,)), *secret)
     assert fault(Policy(Preset.READ_ONLY, unblock=tuple(Unblocked)), *delete)
     assert fault(Policy(unblock=tuple(Unblocked)), "TRACE", "/v1/vendors")
+
+
+LEGACY = {
+    "/expenses": "today POST /v1/accounting-entries:search",
+    "/expenses/7": "today POST /v1/accounting-entries:search",
+    "/v1/expenses": "today POST /v1/accounting-entries:search",
+    "/v1/expenses/7/receipts": "today POST /v1/accounting-entries:search",
+    "/V1/Expenses/": "today POST /v1/accounting-entries:search",
+    "/employees": "today GET /v2/employees",
+    "/teams": "which today's API does not have",
+    "/tag-groups/7": "today /v0/tag-groups",
+    "/accounts": "today /v1/chart-of-accounts",
+    "/tax-codes": "today /v0/tax-codes",
+    "/companies/balance": "which today's API does not have",
+    "/v1/companies/balance": "which today's API does not have",
+}
+NOT_LEGACY = [
+    "/v1/employees",
+    "/v2/employees",
+    "/v1/tax-codes",
+    "/v0/tag-groups",
+    "/v1/tag-groups",
+    "/v1/accounts",
+    "/v1/teams",
+    "/v2/expenses",
+    "/v0/expenses",
+    "/v1/expenses:search",
+    "/v1/companies",
+    "/v1/companies/3f2c",
+    "/v1/companies/balances",
+    "/v2/companies/balance",
+    "/companies",
+    "/v1/accounting-entries:search",
+    "/v1-beta/expenses",
+    "/x/expenses",
+    "/expensesx",
+]
+
+
+@pytest.mark.parametrize("preset", Preset)
+@pytest.mark.parametrize(("path", "told"), LEGACY.items(), ids=LEGACY)
+def test_a_path_of_the_old_api_is_told_what_it_is_today(preset: Preset, path: str, told: str) -> None:
+    """With any preset and method, and in preference to "outside the preset"."""
+    for method in ("GET", "POST"):
+        verdict = policy.rules_of(Policy(preset)).verdict(method, path)
+        assert verdict.is_legacy
+        assert verdict.fault.startswith(f"of Pleo's old API, {told}")
+        assert not verdict.revokes
+
+
+@pytest.mark.parametrize("path", NOT_LEGACY)
+def test_what_pleo_has_or_may_get_is_pleos_to_answer(path: str) -> None:
+    """Only exact shapes of the old API are refused."""
+    assert not fault(Policy(), "GET", path)
+    assert not policy.rules_of(Policy(Preset.EXPORTS)).verdict("GET", path).is_legacy
+
+
+def test_an_allowing_rule_lets_a_path_of_the_old_api_through() -> None:
+    """An operator who names it knows better; one who names something else is told as everybody."""
+    held = Policy(Preset.READ_ONLY, allow=("GET /v1/expenses/**", "GET /v1/expenses"))
+    assert not fault(held, "GET", "/v1/expenses")
+    assert not fault(held, "GET", "/v1/expenses/7")
+    assert policy.rules_of(held).verdict("POST", "/v1/expenses").is_legacy
+    assert policy.rules_of(held).verdict("GET", "/teams").is_legacy
+    denied = Policy(allow=("* /**",), deny=("GET /expenses",))
+    assert fault(denied, "GET", "/expenses") == "denied by the rule 'GET /expenses'"
+
+
+@pytest.mark.parametrize(
+    ("held", "method", "path", "rule"),
+    [
+        (Policy(), "GET", "/v2/employees", "the preset 'full'"),
+        (Policy(Preset.READ_ONLY), "POST", "/v1/vendors", "the preset 'read-only'"),
+        (Policy(allow=("GET /a", "GET /v1/**")), "GET", "/v1/x", "the rule 'GET /v1/**'"),
+        (Policy(allow=("GET /a",)), "GET", "/v1/x", "what the policy allows"),
+        (Policy(deny=("GET /b", "* /v1/**")), "GET", "/v1/x", "the rule '* /v1/**'"),
+        (Policy(), "DELETE", "/v1/installations/me", "the list of blocked endpoints"),
+        (Policy(), "GET", "/expenses", "the paths of Pleo's old API"),
+    ],
+)
+def test_a_verdict_names_the_rule_that_decides(held: Policy, method: str, path: str, rule: str) -> None:
+    """Whatever it comes to, an operator can tell which rule to change."""
+    assert policy.rules_of(held).verdict(method, path).rule == rule
 
 
 def test_only_what_ends_all_tokens_is_said_to() -> None:

@@ -6,14 +6,15 @@ have a link and no account; ``/problems/…`` explains refusals to anyone; every
 :func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``, ``lockout``,
 ``sso``, ``desk`` and ``sessions`` (who somebody is), ``words`` and ``ways`` (what pages say), ``services``,
 ``answers``, ``cookies``, ``forms`` and ``sites`` (what requests and answers share), ``access``, the routes in
-``login``, ``health``, ``consent``, ``overview``, ``tenant_page``, ``pages`` and ``api``, and ``connections``.
+``login``, ``health``, ``consent``, ``overview``, ``tenant_page``, ``pages``, ``api`` and
+``explaining``, and ``connections``.
 """
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from proxy.admin import api, consent, health, login, overview, pages, tenant_page
+from proxy.admin import api, consent, explaining, health, login, overview, pages, tenant_page
 from proxy.admin.answers import add_protection, answer_faults
 from proxy.admin.connections import HeadLimits, Listener
 from proxy.admin.services import SERVICES, Services
@@ -29,6 +30,6 @@ def admin_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[answer_faults, check_host, check_site], client_max_size=_FORM_BYTES)
     app.on_response_prepare.append(add_protection)
     app[SERVICES] = services
-    for module in (health, consent, login, overview, tenant_page, pages, api):
+    for module in (health, consent, login, overview, tenant_page, pages, api, explaining):
         app.add_routes(module.routes())
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -12,8 +12,9 @@ from proxy.admin.sessions import Sessions
 from proxy.admin.sso import SingleSignOn
 from proxy.admin.ways import CallersDoor
 from proxy.authorize import Authorize, create_link
+from proxy.explain import Explainer
 from proxy.facts import Emit, LinkCreated
-from proxy.model import Clock, Secret
+from proxy.model import Clock, Grant, Secret
 from proxy.store import Store
 from proxy.telemetry.metrics import TrafficSince
 
@@ -38,6 +39,8 @@ class Services:
     """How long before the end of a refresh token an operator is warned."""
     not_ready: Callable[[], str | None]
     """Why the proxy is not ready for requests, or ``None``."""
+    explainer: Callable[[Mapping[str, Grant]], Explainer]
+    """For the tenants in force and these grants."""
     emit: Emit
     clock: Clock
 

@@ -51,6 +51,12 @@ def _grants() -> tuple[click.Command, ...]:
     return grants.connect, grants.grants
 
 
+def _explain() -> tuple[click.Command, ...]:
+    from proxy.cli import explain  # noqa: PLC0415 - see _LOADERS
+
+    return (explain.explain,)
+
+
 def _keys() -> tuple[click.Command, ...]:
     from proxy.cli import keys  # noqa: PLC0415 - see _LOADERS
 
@@ -102,6 +108,7 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "policy": _policy,
     "connect": _grants,
     "grants": _grants,
+    "explain": _explain,
     "keys": _keys,
     "audit": _audit,
     "migrate-store": _migrate_store,
