@@ -47,6 +47,7 @@ from proxy.groundwork import LEASE_MARGIN_S, keep_others_out, open_vault, recove
 from proxy.listener import CallerServer
 from proxy.model import DAY_S, Clock, Grant, Role, Secret, Tenant
 from proxy.rates import Rates
+from proxy.readings import Readings
 from proxy.refresher import Refresher
 from proxy.store import Journal, Store, instance_name, journal_path, open_store
 from proxy.telemetry import fan_out
@@ -100,6 +101,7 @@ class App:
         self.exchange: Exchange
         self.server: CallerServer
         self._metrics: Metrics
+        self._readings: Readings
 
     # --- start
 
@@ -173,7 +175,6 @@ class App:
         self._set_tenants(await store.tenants())
         self._metrics = metrics
         metrics.begin(self._clock())
-        metrics.watch(self.tokens.states, self._under_way, self.tokens.seconds_left)
 
         authorize = Authorize(
             store,
@@ -189,6 +190,10 @@ class App:
         if self._worker in (None, 0):
             await self._listen_to_operators(authorize, tokens, metrics)
         self._listen_to_callers(sockets)
+        self._readings = Readings(
+            self.exchange, self.tokens, self.server, upstream, journal, self._audit, self._store_is_up
+        )
+        metrics.watch(self._readings.gauges)
         if settings.admin.token is None:
             # Last, since it is shown once: a start that fails must not use it up unseen.
             digest, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
@@ -262,8 +267,12 @@ class App:
         """Follow the store's changes, start due refreshes, keep house; runs until it is cancelled."""
         next_housekeeping = monotonic()
         while True:
+            slept = monotonic()
             await asyncio.sleep(_WATCH_S)
+            self._metrics.woke_late(max(0.0, monotonic() - slept - _WATCH_S))
             try:
+                self._metrics.note(self._readings.gauges())
+                self._metrics.follow(self._readings.totals())
                 for tls in self._tls:
                     tls.take_up_changes()
                 if await self.store.changed():
@@ -271,7 +280,6 @@ class App:
                 await self.store.ping()
                 self._store_works()
                 await self.tokens.refresh_due()
-                self._metrics.note_under_way(self._under_way())
                 if monotonic() >= next_housekeeping:
                     next_housekeeping = monotonic() + _HOUSEKEEPING_S
                     await self.keep_house()
@@ -329,15 +337,15 @@ class App:
     def _explainer(self, grants: Mapping[str, Grant]) -> Explainer:
         return wiring.explainer(self._settings, self.exchange.directory, grants, self.tokens.check)
 
-    def _under_way(self) -> Mapping[str, int]:
-        return {"requests": self.exchange.under_way, "refreshes": self.tokens.refreshes_under_way}
+    def _store_is_up(self) -> bool:
+        return self._store_down_since is None
 
     def _not_ready(self) -> str | None:
         if self.exchange.draining:
             return "draining"
         if not self._ready:
             return "starting"
-        return "store unavailable" if self._store_down_since is not None else None
+        return None if self._store_is_up() else "store unavailable"
 
     def _store_fails(self, error: StoreUnavailable) -> None:
         self.tokens.refresher.note_outage()

@@ -25,7 +25,7 @@ from proxy.headers import Fields
 from proxy.held import AccessToken
 from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
-from proxy.replay import HeldBody, ReplayBody
+from proxy.replay import HeldBody, Kept, ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory, Resolved
 from proxy.tokens import Tokens
@@ -92,6 +92,9 @@ class Exchange:
     draining: bool = False
     """The proxy is about to stop: each answer is the last of its connection."""
     under_way: int = 0
+    not_repeated: int = 0
+    """401s, since the start, that were passed on because the body could not be sent again."""
+    kept: Kept = field(default_factory=Kept)
     _host: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -228,6 +231,7 @@ class Exchange:
             answer.headers, upstream=self.origin, base_url=base_url, request_id=record.fact.request_id
         )
         if record.not_repeated:
+            self.not_repeated += 1
             fields.append(problems.not_repeated(record.not_repeated))
         # Trailers (RFC 9110 section 6.5) need chunks, which an answer with a length has not.
         whole = answer.take_all() if answer.body_complete and not answer.trailers else None
@@ -254,6 +258,7 @@ class Exchange:
             body_bytes=admitted.body_bytes,
             trailers=trailers,
             inspection=admitted.inspection(),
+            kept=self.kept,
         )
 
     def refuse_unreadable(self, request: CallerRequest, refusal: Refusal) -> None:

@@ -166,6 +166,8 @@ class Refreshed(Fact):
     event: ClassVar[str] = "token.refreshed"
     tenant: str
     generation: int
+    reason: str
+    """As in :class:`RefreshStarted`."""
     expires_in_s: float
     duration_ms: float
     waiters: int
@@ -182,6 +184,8 @@ class RefreshFailed(Fact):
     level: ClassVar[Level] = "warning"
     tenant: str
     generation: int
+    reason: str
+    """As in :class:`RefreshStarted`."""
     outcome: Outcome
     error: str
     """The provider's ``error`` code if it is a known one, else what kind of failure it was."""

@@ -169,11 +169,24 @@ class Held:
                 asked += self._follow(tenant, stored)
         return asked
 
-    def seconds_left(self) -> float | None:
-        """Until the first refresh token ends, known or assumed; ``None`` where there is none."""
-        ends = [live.grant.refresh_expires_at for live in self.live.values()]
-        known = [end for end in ends if end is not None]
-        return min(known) - self.clock() if known else None
+    def usable(self) -> Mapping[str, bool]:
+        """Whether there are tokens, by tenant, of all tenants for which somebody ever consented."""
+        return dict.fromkeys(self._tokenless, False) | dict.fromkeys(self.live, True)
+
+    def access_left_s(self) -> float:
+        """Until the first access token that was handed out expires; infinite if none was."""
+        # One that nobody uses may well be expired: it is refreshed when it is wanted.
+        ends = [live.plan.expires_at for live in self.live.values() if live.used]
+        return min(ends, default=math.inf) - self.clock()
+
+    def refresh_left_s(self) -> Mapping[str, float]:
+        """Until a refresh token ends, known or assumed, by tenant."""
+        now = self.clock()
+        return {
+            tenant: live.grant.refresh_expires_at - now
+            for tenant, live in self.live.items()
+            if live.grant.refresh_expires_at is not None
+        }
 
     def warn_of_ends(self, warn_s: float) -> None:
         """Say, once a day for each, which grants come to their end (invariant 8)."""

@@ -88,6 +88,8 @@ class Refresher:
     """How long after another's lease has run out its owner is waited for."""
     steady_since: float = -math.inf
     """When the store was last seen not to work."""
+    lease_waits: int = 0
+    """How often another process's refresh was waited for."""
     stopping: bool = False
     """The process is about to end: what another is at is waited for no longer."""
 
@@ -137,6 +139,7 @@ class Refresher:
 
     async def _result_of_another(self, before: Grant) -> Refreshing | None:
         """What came of the refresh that another process began; ``None`` if it took too long to tell."""
+        self.lease_waits += 1
         while True:
             await self.pause(_LOOK_S)
             stored = await self.store.grant(before.tenant)

@@ -11,6 +11,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from io import FileIO
 from typing import Protocol
 
@@ -66,6 +67,16 @@ class HeldBody:
         self.at_hand = b""
 
 
+@dataclass(slots=True)
+class Kept:
+    """How much is kept of all bodies together; bytes."""
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    given_up: int = 0
+    """Bodies, since the start, that could not be kept."""
+
+
 class ReplayBody:
     """The body of one request; every :meth:`chunks` gives it from its beginning.
 
@@ -85,13 +96,14 @@ class ReplayBody:
         body_bytes: int,
         trailers: Callable[[], bytes] = bytes,
         inspection: Inspection | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """``length`` is the announced one in bytes, if any; ``trailers`` gives the field lines behind it.
 
         With ``inspection`` the beginning is held, up to ``memory_bytes``, until it has been looked into.
 
         The whole tee is held in memory up to ``memory_bytes``, else on disk up to ``disk_bytes``; the body
-        itself may have ``body_bytes``.
+        itself may have ``body_bytes``. What is held is added to ``kept``.
         """
         self.length = length
         self.received = 0
@@ -110,7 +122,8 @@ class ReplayBody:
         self._ended = length == 0
         # One pass at a time reads the source: the order of the tee is that of the reads.
         self._reading = asyncio.Lock()
-        self._tee = _Tee(memory_bytes, disk_bytes)
+        self._kept = kept or Kept()
+        self._tee = _Tee(memory_bytes, disk_bytes, self._kept)
 
     @property
     def trailers(self) -> bytes:
@@ -190,6 +203,7 @@ class ReplayBody:
         if self.replayable:
             self.lost_because = self._tee.append(piece)
             if self.lost_because:
+                self._kept.given_up += 1
                 self.close()
         if self._is_looked_into and self._inspection is not None:
             self._inspect(self._inspection.piece, piece)
@@ -230,18 +244,21 @@ class _Tee:
     another thread, and a disk that stalls is the operator's to see.
     """
 
-    def __init__(self, memory_bytes: int, disk_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, disk_bytes: int, kept: Kept) -> None:
+        self._kept = kept
         self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._memory = bytearray()
         self._file: FileIO | None = None
         self._size = 0
+        self._on_disk = 0
 
     def append(self, piece: bytes) -> str:
         """Keep a piece; returns why it cannot be kept, nothing if it is."""
         size = self._size + len(piece)
         if size <= self._memory_bytes:
             self._memory += piece
+            self._kept.memory_bytes += len(piece)
         elif size > self._disk_bytes:
             return f"the body is larger than limits.replay_disk ({self._disk_bytes} bytes)"
         else:
@@ -273,17 +290,28 @@ class _Tee:
             position += len(piece)
 
     def drop(self) -> None:
-        self._memory = bytearray()
+        self._let_go_of_memory()
         if self._file is not None:
+            self._kept.disk_bytes -= self._on_disk
             self._file.close()
             self._file = None
+
+    def _let_go_of_memory(self) -> None:
+        self._kept.memory_bytes -= len(self._memory)
+        self._memory = bytearray()
 
     def _append_to_file(self, piece: bytes) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - drop() closes it
-            _write_at(self._file, bytes(self._memory), 0)
-            self._memory = bytearray()
-        _write_at(self._file, piece, self._size)
+            self._write(bytes(self._memory), 0)
+            self._let_go_of_memory()
+        self._write(piece, self._size)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        assert self._file is not None
+        _write_at(self._file, data, offset)
+        self._on_disk += len(data)
+        self._kept.disk_bytes += len(data)
 
 
 def _write_at(file: FileIO, data: bytes, offset: int) -> None:

@@ -61,6 +61,8 @@ class Tokens:
     clock: Clock
     draw: Callable[[], float] = random.random
     held: Held = field(init=False)
+    waiting: int = 0
+    """Requests that wait for a refresh now."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _paused_until: float = 0.0
     """No refresh starts before: Pleo rejected our registration, which no grant can help."""
@@ -84,10 +86,6 @@ class Tokens:
     def states(self) -> Mapping[str, int]:
         """How many grants are in each state."""
         return self.held.states()
-
-    def seconds_left(self) -> float | None:
-        """Until the first refresh token ends, known or assumed; ``None`` where there is none."""
-        return self.held.seconds_left()
 
     def warn_of_ends(self) -> None:
         """Say, once a day for each, which grants come to their end (invariant 8)."""
@@ -161,7 +159,11 @@ class Tokens:
             # Pleo kills the old token the moment it rotates, so requests wait even while it is still good;
             # if that takes longer than wait_s they go on with it, and a 401 is compared by generation.
             # asyncio.wait does not cancel what it waits for (invariant 4).
-            await asyncio.wait({live.task}, timeout=self.rules.wait_s)
+            self.waiting += 1
+            try:
+                await asyncio.wait({live.task}, timeout=self.rules.wait_s)
+            finally:
+                self.waiting -= 1
         return self._result(tenant)
 
     def _result(self, tenant: str) -> AccessToken:
@@ -249,11 +251,11 @@ class Tokens:
             self.emit(TaskCrashed("refresh", type(error).__name__, innermost_place(error)))
             self._back_off(live, ProviderUnavailable)
         else:
-            self._conclude(live, done, forced=reason == "rejected", duration_s=self.clock() - started)
+            self._conclude(live, done, reason, duration_s=self.clock() - started)
         finally:
             live.task = None
 
-    def _conclude(self, live: Live, done: Refreshing, *, forced: bool, duration_s: float) -> None:
+    def _conclude(self, live: Live, done: Refreshing, reason: str, *, duration_s: float) -> None:
         tenant, generation = live.grant.tenant, live.grant.generation
         if done.failure is not None:
             retry_in_s = self._after_failure(live, done.failure)
@@ -262,6 +264,7 @@ class Tokens:
                     RefreshFailed(
                         tenant,
                         generation,
+                        reason,
                         done.failure.outcome,
                         done.failure.error,
                         duration_ms=_ms(duration_s),
@@ -285,15 +288,16 @@ class Tokens:
         ):
             stale = live.grant.state is GrantState.UNVERIFIED
             lost = done.answer_was_lost
-            reason = "stale_backup" if stale else "lost_answer" if lost else done.failure.error
-            self.emit(GrantNeedsReauth(tenant, generation, reason))
+            why = "stale_backup" if stale else "lost_answer" if lost else done.failure.error
+            self.emit(GrantNeedsReauth(tenant, generation, why))
         if done.pair is not None:
             fresh = self.held.live[tenant]
-            fresh.forced_at = self.clock() if forced else None
+            fresh.forced_at = self.clock() if reason == "rejected" else None
             self.emit(
                 Refreshed(
                     tenant,
                     fresh.grant.generation,
+                    reason,
                     expires_in_s=fresh.plan.expires_at - (fresh.grant.issued_at or 0.0),
                     duration_ms=_ms(duration_s),
                     waiters=live.waiters,

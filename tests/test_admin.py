@@ -133,10 +133,10 @@ async def test_metrics_count_requests_by_tenant_and_outcome(proxy: Proxy) -> Non
     assert (await proxy.get("/initech/v2/employees")).status == 503
     found = await metrics(proxy)
     assert {key: value for key, value in found.items() if key[0] == "pleo_proxy_requests_total"} == {
-        ("pleo_proxy_requests_total", "outcome=answered,tenant=acme"): 2,
-        ("pleo_proxy_requests_total", "outcome=answered,tenant=globex"): 1,
-        ("pleo_proxy_requests_total", "outcome=policy-refused,tenant=initech"): 1,
-        ("pleo_proxy_requests_total", "outcome=needs-reauth,tenant=initech"): 1,
+        ("pleo_proxy_requests_total", "outcome=answered,status_class=2xx,tenant=acme"): 2,
+        ("pleo_proxy_requests_total", "outcome=answered,status_class=2xx,tenant=globex"): 1,
+        ("pleo_proxy_requests_total", "outcome=policy-refused,status_class=4xx,tenant=initech"): 1,
+        ("pleo_proxy_requests_total", "outcome=needs-reauth,status_class=5xx,tenant=initech"): 1,
     }
     assert found["pleo_proxy_request_duration_seconds_count", "tenant=acme"] == 2
     assert found["pleo_proxy_upstream_duration_seconds_count", ""] == 3
@@ -149,7 +149,7 @@ async def test_callers_cannot_invent_metric_labels(proxy: Proxy) -> None:
         assert (await proxy.get(f"/{name}/v2/employees")).status == 404
     assert (await proxy.get("/v2/employees", headers={"X-Pleo-Tenant": "nobody"})).status == 404
     found = await metrics(proxy)
-    assert found["pleo_proxy_requests_total", "outcome=tenant-unknown,tenant="] == 4
+    assert found["pleo_proxy_requests_total", "outcome=tenant-unknown,status_class=4xx,tenant="] == 4
     tenants = {key[1] for key in found if key[0] == "pleo_proxy_request_duration_seconds_count"}
     assert tenants == {"tenant="}
 
@@ -159,7 +159,11 @@ async def test_metrics_count_refreshes_by_outcome(proxy: Proxy) -> None:
 
     def refreshes(found: Mapping[tuple[str, str], float]) -> dict[str, float]:
         name = "pleo_proxy_refreshes_total"
-        return {key[1].removeprefix("outcome="): value for key, value in found.items() if key[0] == name}
+        counted = {outcome.value: 0.0 for outcome in Outcome}
+        for key, value in found.items():
+            if key[0] == name:
+                counted[key[1].split(",")[0].removeprefix("outcome=")] += value
+        return counted
 
     assert refreshes(await metrics(proxy)) == {outcome.value: 0 for outcome in Outcome}
     proxy.pleo.revoke_access("acme")
@@ -169,6 +173,7 @@ async def test_metrics_count_refreshes_by_outcome(proxy: Proxy) -> None:
     found = await metrics(proxy)
     counted = {outcome.value: 0 for outcome in Outcome} | {"granted": 1, "refused": 1}
     assert refreshes(found) == counted
+    assert found["pleo_proxy_refreshes_total", "outcome=granted,reason=rejected"] == 1
     assert found["pleo_proxy_requests_retried_total", ""] == 1
 
 

@@ -28,7 +28,7 @@ from proxy.telemetry import audit as module
 from proxy.telemetry.audit import AUDITED, DECISIONS, AuditSink
 from tests.harness import until
 
-REFRESHED = Refreshed("acme", 2, 900, 1.5, 0, "00")
+REFRESHED = Refreshed("acme", 2, "expiring", 900, 1.5, 0, "00")
 
 
 class Trail:
@@ -119,7 +119,9 @@ async def test_a_fact_is_a_record_with_its_fields(sink: AuditSink) -> None:
         "acme",
         "proxy:test/0",
     )
-    assert trail.details() == [{"generation": 2, "expires_in_s": 900, "chain": "00", "remarks": []}]
+    assert trail.details() == [
+        {"generation": 2, "reason": "expiring", "expires_in_s": 900, "chain": "00", "remarks": []}
+    ]
 
 
 @pytest.mark.parametrize("kind", AUDITED, ids=lambda kind: kind.event)
@@ -212,10 +214,10 @@ async def test_a_store_that_is_away_costs_no_record(sink: AuditSink) -> None:
     async with writing(sink, trail) as told:
         for outage in range(2):
             trail.fault, calls = StoreUnavailable("The store failed: it is locked"), trail.calls
-            sink(Refreshed("acme", 3 * outage, 1, 1, 0, ""))
-            sink(Refreshed("acme", 3 * outage + 1, 1, 1, 0, ""))
+            sink(Refreshed("acme", 3 * outage, "expiring", 1, 1, 0, ""))
+            sink(Refreshed("acme", 3 * outage + 1, "expiring", 1, 1, 0, ""))
             await until(lambda: trail.calls > calls + 3)  # noqa: B023 - at once
-            sink(Refreshed("acme", 3 * outage + 2, 1, 1, 0, ""))
+            sink(Refreshed("acme", 3 * outage + 2, "expiring", 1, 1, 0, ""))
             trail.fault = None
             await until(lambda: len(trail.entries) == 3 * (outage + 1))  # noqa: B023 - at once
     assert [details["generation"] for details in trail.details()] == list(range(6))
@@ -315,7 +317,9 @@ async def test_a_large_backlog_is_written_in_batches(
 ) -> None:
     """All of it, in order, at a stop."""
     monkeypatch.setattr(module, "_BATCH", 10)
-    trail = await recorded(sink, *(Refreshed("acme", number, 1, 1, 0, "") for number in range(95)))
+    trail = await recorded(
+        sink, *(Refreshed("acme", number, "expiring", 1, 1, 0, "") for number in range(95))
+    )
     assert [details["generation"] for details in trail.details()] == list(range(95))
     assert trail.calls >= 10
 

@@ -25,6 +25,7 @@ from proxy.config.settings import Settings
 from proxy.errors import REFUSALS
 from proxy.facts import Fact, PolicyWouldRefuse, Refreshed, RefreshFailed, RequestFinished
 from proxy.model import Outcome
+from proxy.telemetry import families
 from proxy.telemetry.audit import AUDITED, NOT_AUDITED
 from proxy.telemetry.metrics import Metrics
 from tests.command import subcommands
@@ -90,7 +91,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ),
     ("exchange",),
     ("caller_tls", "door", "unix_socket", "entrance", "listener", "telemetry", "admin"),
-    ("wiring", "groundwork", "app", "workers"),
+    ("wiring", "readings", "groundwork", "app", "workers"),
     ("cli", "__main__"),
 )
 """A module imports what stands before it, in lower layers or its own, and nothing else of the project."""
@@ -621,12 +622,14 @@ def test_an_events_fields_are_documented(event: str) -> None:
 def exposed_metrics() -> dict[str, tuple[str, set[str]]]:
     """Every metric as a scrape shows it: name, type, labels."""
     metrics = Metrics()
-    metrics.watch(lambda: {"connected": 1}, lambda: {"requests": 0}, lambda: 1.0)
+    metrics.watch(
+        lambda: {(name, *("x" for _ in gauge.labels)): 1.0 for name, gauge in families.GAUGES.items()}
+    )
     request = RequestFinished("1", "acme", "GET", "/", 200, "answered", 200, 1, 1, False, 1, 0, 0, "::1")
     for fact in (
         request,
-        Refreshed("acme", 2, 900, 1, 0, "00"),
-        RefreshFailed("acme", 2, Outcome.UNKNOWN, "timeout", 1, None),
+        Refreshed("acme", 2, "expiring", 900, 1, 0, "00"),
+        RefreshFailed("acme", 2, "expiring", Outcome.UNKNOWN, "timeout", 1, None),
         PolicyWouldRefuse("1", "acme", "GET", "/", "::1", "rate", "too many"),
     ):
         metrics(fact)

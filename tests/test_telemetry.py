@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from proxy.facts import (
     RequestFinished,
 )
 from proxy.model import Outcome
-from proxy.telemetry import fan_out
+from proxy.telemetry import families, fan_out
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.tally import Tally, read
@@ -111,7 +112,7 @@ def test_requests_are_counted_by_tenant_and_outcome() -> None:
     metrics(FINISHED)
     metrics(FINISHED)
     found = samples(metrics)
-    assert found["pleo_proxy_requests_total{outcome=answered,tenant=acme}"] == 2
+    assert found["pleo_proxy_requests_total{outcome=answered,status_class=2xx,tenant=acme}"] == 2
     assert found["pleo_proxy_request_duration_seconds_count{tenant=acme}"] == 2
     assert found["pleo_proxy_request_duration_seconds_sum{tenant=acme}"] == pytest.approx(0.025)
     assert found["pleo_proxy_upstream_duration_seconds_sum{}"] == pytest.approx(0.02)
@@ -141,32 +142,102 @@ def test_answers_of_pleo_are_counted_by_class_and_throttling_by_status() -> None
 def test_refreshes_are_counted_by_outcome() -> None:
     """Each outcome has a series from the start, so that a rate over it is never absent."""
     metrics = Metrics()
-    metrics(Refreshed("acme", 2, 900.0, 30.0, 1, "abc"))
-    metrics(RefreshFailed("acme", 2, Outcome.UNAVAILABLE, "http_503", 30.0, 1.0))
+    metrics(Refreshed("acme", 2, "expiring", 900.0, 30.0, 1, "abc"))
+    metrics(RefreshFailed("acme", 2, "rejected", Outcome.UNAVAILABLE, "http_503", 30.0, 1.0))
     found = samples(metrics)
-    assert {
-        outcome.value: found[f"pleo_proxy_refreshes_total{{outcome={outcome.value}}}"] for outcome in Outcome
-    } == {
-        "granted": 1,
-        "refused": 0,
-        "client_rejected": 0,
-        "not_sent": 0,
-        "unavailable": 1,
-        "unknown": 0,
+    assert {key: value for key, value in found.items() if key.startswith("pleo_proxy_refreshes")} == {
+        f"pleo_proxy_refreshes_total{{outcome={outcome},reason={reason}}}": float(
+            (outcome, reason) in {("granted", "expiring"), ("unavailable", "rejected")}
+        )
+        for outcome in Outcome
+        for reason in ("expiring", "expired", "rejected", "keep_alive", "asked", "restored")
     }
 
 
 def test_gauges_are_read_at_the_scrape() -> None:
     """Grants by state and what is under way are as of now, with the build's version beside them."""
     metrics = Metrics()
-    states = {"connected": 1}
-    metrics.watch(lambda: states, lambda: {"requests": 4}, lambda: 1.0)
+    read: dict[tuple[str, ...], float] = {
+        (families.GRANTS, "connected"): 1.0,
+        (families.UNDER_WAY, "requests"): 4.0,
+    }
+    metrics.watch(lambda: read)
     assert samples(metrics)["pleo_proxy_grants{state=connected}"] == 1
-    states["connected"] = 5
+    read[families.GRANTS, "connected"] = 5.0
     found = samples(metrics)
     assert found["pleo_proxy_grants{state=connected}"] == 5
     assert found["pleo_proxy_under_way{kind=requests}"] == 4
     assert any(name.startswith("pleo_proxy_build_info") for name in found)
+
+
+def test_what_never_ends_has_no_gauge() -> None:
+    """Without a token in use there is no time until one expires, rather than a number that means nothing."""
+    metrics = Metrics()
+    read: dict[tuple[str, ...], float] = {(families.ACCESS_LEFT,): math.inf}
+    metrics.watch(lambda: read)
+    assert "pleo_proxy_access_token_left_seconds{}" not in samples(metrics)
+    read[families.ACCESS_LEFT,] = -3.0
+    assert samples(metrics)["pleo_proxy_access_token_left_seconds{}"] == -3
+
+
+def test_gauges_of_several_processes_make_one(tmp_path: Path) -> None:
+    """What is under way adds up, of states the worst counts, and what follows the store is not doubled."""
+    first, second = Metrics(tmp_path / "0"), Metrics(tmp_path / "1")
+    first.add_up(lambda: [tmp_path / "0", tmp_path / "1"])
+    ours: dict[tuple[str, ...], float] = {
+        (families.GRANTS, "connected"): 2.0,
+        (families.REPLAY, "disk"): 10.0,
+        (families.STORE_UP,): 1.0,
+        (families.ACCESS_LEFT,): math.inf,
+    }
+    first.watch(lambda: ours)
+    first.note(ours)
+    second.note({**ours, (families.STORE_UP,): 0.0, (families.ACCESS_LEFT,): 60.0})
+    found = samples(first)
+    assert found["pleo_proxy_grants{state=connected}"] == 2
+    assert found["pleo_proxy_replay_bytes{place=disk}"] == 20
+    assert found["pleo_proxy_store_up{}"] == 0
+    assert found["pleo_proxy_access_token_left_seconds{}"] == 60
+    first.close()
+    second.close()
+
+
+def test_what_parts_count_by_themselves_goes_on_in_a_successor(tmp_path: Path) -> None:
+    """A total that begins at 0 again in a new process does not make the counter fall."""
+    path = tmp_path / "0"
+    first = Metrics(path)
+    first.follow({families.CONNECTS: 3})
+    first.follow({families.CONNECTS: 5})
+    first.close()
+    successor = Metrics(path)
+    successor.follow({families.CONNECTS: 0})
+    successor.follow({families.CONNECTS: 2})
+    assert samples(successor)["pleo_proxy_upstream_connections_opened_total{}"] == 7
+    successor.close()
+
+
+def test_our_own_time_is_what_is_left_of_requests_that_were_sent_once() -> None:
+    """Pleo's time is taken off; where it was asked twice, or not at all, the rest tells nothing of ours."""
+    metrics = Metrics()
+    metrics(replace(FINISHED, duration_ms=12.0, upstream_ms=10.0, retried=False))
+    metrics(replace(FINISHED, duration_ms=12.0, upstream_ms=10.0, retried=True))
+    metrics(replace(FINISHED, upstream_ms=None, retried=False))
+    found = samples(metrics)
+    assert found["pleo_proxy_own_duration_seconds_count{}"] == 1
+    assert found["pleo_proxy_own_duration_seconds_sum{}"] == pytest.approx(0.002)
+    assert found["pleo_proxy_own_duration_seconds_bucket{le=0.001}"] == 0
+    assert found["pleo_proxy_own_duration_seconds_bucket{le=0.005}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "status_class"), [(200, "2xx"), (304, "3xx"), (499, "4xx"), (502, "5xx"), (777, "other")]
+)
+def test_requests_are_counted_by_the_class_of_what_callers_got(status: int, status_class: str) -> None:
+    """The status is the caller's, so that a refusal of the proxy's own has a class as well."""
+    metrics = Metrics()
+    metrics(replace(FINISHED, status=status, upstream_status=None))
+    name = f"pleo_proxy_requests_total{{outcome=answered,status_class={status_class},tenant=acme}}"
+    assert samples(metrics)[name] == 1
 
 
 def test_several_processes_metrics_add_up(tmp_path: Path) -> None:
@@ -176,14 +247,14 @@ def test_several_processes_metrics_add_up(tmp_path: Path) -> None:
     first(FINISHED)
     second(FINISHED)
     second(replace(FINISHED, tenant="globex", outcome="caller_left"))
-    name = "pleo_proxy_requests_total{outcome=answered,tenant=acme}"
+    name = "pleo_proxy_requests_total{outcome=answered,status_class=2xx,tenant=acme}"
     assert samples(first)[name] == 2
     second.close()
     replaced = Metrics(tmp_path / "1")
     replaced(FINISHED)
     found = samples(first)
     assert found[name] == 3
-    assert found["pleo_proxy_requests_total{outcome=caller_left,tenant=globex}"] == 1
+    assert found["pleo_proxy_requests_total{outcome=caller_left,status_class=2xx,tenant=globex}"] == 1
     assert found["pleo_proxy_request_duration_seconds_count{tenant=acme}"] == 3
     assert found["pleo_proxy_request_duration_seconds_bucket{le=0.025,tenant=acme}"] == 3
     assert found["pleo_proxy_request_duration_seconds_bucket{le=0.01,tenant=acme}"] == 0

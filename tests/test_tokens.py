@@ -442,7 +442,9 @@ async def test_an_operator_is_warned_before_a_grant_ends(proxy: Proxy) -> None:
     told = [line["days_left"] for line in proxy.lines("grant.ends_soon") if line["tenant"] == "acme"]
     assert told == [13, 12]
     rendered = proxy.metrics.render().decode()
-    (left,) = re.findall(r"^pleo_proxy_refresh_token_left_seconds (\S+)$", rendered, re.MULTILINE)
+    (left,) = re.findall(
+        r'^pleo_proxy_refresh_token_left_seconds\{tenant="acme"\} (\S+)$', rendered, re.MULTILINE
+    )
     assert 12 * 86400 < float(left) < 13 * 86400
 
 

@@ -95,12 +95,19 @@ def workers_that(serve: Serving, event: str) -> set[int]:
     return {line["worker"] for line in serve.process.lines(event)}
 
 
+async def scraped(serve: Serving) -> str:
+    """The metrics page."""
+    async with serve.session.get(f"{serve.admin_url}/metrics") as answer:
+        return await answer.text()
+
+
 async def requests_counted(serve: Serving) -> float:
     """Answered requests of acme as a scrape tells."""
-    async with serve.session.get(f"{serve.admin_url}/metrics") as answer:
-        text = await answer.text()
+    text = await scraped(serve)
     found = re.search(
-        r'^pleo_proxy_requests_total\{outcome="answered",tenant="acme"\} (\S+)$', text, re.MULTILINE
+        r'^pleo_proxy_requests_total\{outcome="answered",status_class="2xx",tenant="acme"\} (\S+)$',
+        text,
+        re.MULTILINE,
     )
     return float(found[1]) if found else 0.0
 
@@ -112,6 +119,15 @@ async def test_workers_share_the_port_and_their_counts_add_up(prepared: Prepared
         assert statuses == [200] * 90
         assert workers_that(serve, "request.finished") == set(range(WORKERS))
         assert await requests_counted(serve) == 90
+        text = await scraped(serve)
+        assert "\npleo_proxy_store_up 1.0\n" in text
+        assert "\npleo_proxy_refresh_token_left_seconds" in text
+        # Each has opened one of its own, and tells of it with its next look at the store.
+        opened = re.compile(r"^pleo_proxy_upstream_connections_opened_total (\S+)$", re.MULTILINE)
+        async with asyncio.timeout(10):
+            while float(opened.findall(await scraped(serve))[0]) < WORKERS:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+        assert len(re.findall(r'^pleo_proxy_grant_usable\{tenant="acme"\} 1.0$', text, re.MULTILINE)) == 1
         await serve.stop()
         assert len(serve.process.lines("proxy.stopped")) == WORKERS
         assert serve.process.err == ""

@@ -139,6 +139,8 @@ class AuditSink:
         self._waiting: deque[Entry] = deque()
         self._folds: dict[tuple[object, ...], _Fold] = {}
         self._dropped = 0
+        self.dropped = 0
+        """Records that were lost since the start; the trail tells of them as soon as it is written again."""
         self._ledger: Ledger | None = None
         self._emit = fan_out()
         self._stopping = asyncio.Event()
@@ -200,9 +202,18 @@ class AuditSink:
 
     def _enqueue(self, entry: Entry) -> None:
         if len(self._waiting) >= _MOST_WAITING:
-            self._dropped += 1
+            self._drop(1)
         else:
             self._waiting.append(entry)
+
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        self.dropped += count
+
+    @property
+    def waiting(self) -> int:
+        """Records that are to be written; refusals of this minute, which may be one record, are none yet."""
+        return len(self._waiting)
 
     # --- out
 
@@ -261,7 +272,8 @@ class AuditSink:
             except (StoreUnavailable, AuditError) as error:
                 self._failed(error)
             except Exception:
-                self._dropped += dropped + len(batch)  # one of them may be what it stumbles over
+                self._dropped += dropped
+                self._drop(len(batch))  # one of them may be what it stumbles over
                 raise
             else:
                 self._newest = newest or self._newest

@@ -101,7 +101,7 @@ def judge_failure(
         assert found is None or found.get("error") == failure.error
         assert status not in (200, 429)
         assert status < 500
-    fact = RefreshFailed("acme", 1, failure.outcome, failure.error, 1.0, 1.0)
+    fact = RefreshFailed("acme", 1, "expiring", failure.outcome, failure.error, 1.0, 1.0)
     assert fact.error == failure.error
 
 
