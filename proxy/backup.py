@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,18 +213,22 @@ def check(content: Content, vault: Vault) -> None:
         )
 
 
-def restored(stored: Content, saved: Content, vault: Vault) -> Restored:
+def restored(
+    stored: Content, saved: Content, vault: Vault, *, progress: Callable[[int, int], None]
+) -> Restored:
     """What the store is to hold: the tenants of the file, and of each grant the newer of the two.
 
     A grant from the file gets a generation beyond both, and is sealed anew for it: no generation is ever used
     for two pairs, whatever a running process or a journal remembers of it.
 
+    :param progress: told how many grants of how many are done.
     :raises BackupError: the vault does not open a value of the file.
     """
     check(saved, vault)
     grants: dict[str, Grant] = {}
     unverified, kept = [], []
-    for tenant, grant in saved.grants.items():
+    for number, (tenant, grant) in enumerate(saved.grants.items()):
+        progress(number, len(saved.grants))
         held = stored.grants.get(tenant)
         if held is not None and _is_newer(held, grant) and _fault(vault, held) is None:
             grants[tenant] = held
@@ -233,6 +237,7 @@ def restored(stored: Content, saved: Content, vault: Vault) -> Restored:
             grants[tenant] = _in_doubt(vault, grant, held)
             if grant.refresh is not None:
                 unverified.append(tenant)
+    progress(len(saved.grants), len(saved.grants))
     return Restored(
         Content(saved.tenants, grants, stored.key_check or vault.seal_check()), tuple(unverified), tuple(kept)
     )

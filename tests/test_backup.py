@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proxy import backup, lifecycle, pairs
-from proxy.backup import BackupError
+from proxy.backup import BackupError, Restored
 from proxy.model import ROUTE_FIELDS, Grant, GrantState, Outcome, Policy, Preset, Secret, Tenant, Unblocked
 from proxy.oauth import TokenPair
 from proxy.pairs import Lifetimes
@@ -49,6 +49,11 @@ def content(*grants: Grant) -> Content:
 
 
 EMPTY = Content({}, {}, None)
+
+
+def restored(stored: Content, saved: Content) -> Restored:
+    """What a restore makes of ``stored``, with nobody to watch it."""
+    return backup.restored(stored, saved, VAULT, progress=lambda _done, _total: None)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_tenants_whose_tokens_do_not_open_are_named() -> None:
     with pytest.raises(
         BackupError, match=r"tokens of globex, initech .*'gone', which is not in the key ring"
     ):
-        backup.restored(EMPTY, saved, VAULT)
+        restored(EMPTY, saved)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_of_two_grants_the_newer_counts_and_generations_never_go_back(
     """A pair from the file is used only where the store has no newer one, beyond all generations of both."""
     assert saved is not None
     stored = EMPTY if held is None else content(held)
-    made = backup.restored(stored, content(saved), VAULT).content.grants["acme"]
+    made = restored(stored, content(saved)).content.grants["acme"]
     assert (made.generation, made.state.value) == (generation, state)
     if made.access is not None:
         assert pairs.open_pair(VAULT, made) is not None
@@ -154,6 +159,15 @@ def test_what_was_under_way_is_not_restored() -> None:
         refresh_asked_at=3.0,
         answer_lost=True,
     )
-    made = backup.restored(EMPTY, content(busy), VAULT).content.grants["acme"]
+    made = restored(EMPTY, content(busy)).content.grants["acme"]
     assert made.state is GrantState.UNVERIFIED
     assert (made.attempted_at, made.lease_owner, made.lease_until, made.refresh_asked_at) == (None,) * 4
+
+
+def test_a_restore_tells_how_far_it_is() -> None:
+    """Each grant counts, from none of them to all, whether it is restored or kept."""
+    stored = content(grant(9, issued_at=99.0))
+    saved = content(grant(3, issued_at=1.0), grant(4, issued_at=1.0, tenant="globex"))
+    told: list[tuple[int, int]] = []
+    backup.restored(stored, saved, VAULT, progress=lambda *each: told.append(each))
+    assert told == [(0, 2), (1, 2), (2, 2)]

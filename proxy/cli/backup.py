@@ -13,6 +13,7 @@ from proxy import listing
 from proxy.backup import Restored
 from proxy.chain import Note
 from proxy.cli.inputs import config_option, load_settings, open_ring, with_store
+from proxy.cli.output import progress_bar
 from proxy.cli.recording import link, recorder_of
 from proxy.config import Settings
 from proxy.errors import UsageError
@@ -33,13 +34,18 @@ def backup(file: Path, config_path: Path | None) -> None:
 
     async def work(store: Store, settings: Settings) -> Content:
         vault = open_ring(settings)
-        content, at = await store.content(), time.time()
-        if content.key_check is not None:
-            vault.verify_check(content.key_check)
-        files.save(file, files.written(content, vault, at=at))
-        recorder = recorder_of(settings)
-        note = recorder("store.backed_up", tenants=len(content.tenants), grants=len(content.grants))
-        await link(store, recorder, note)
+        with progress_bar("Reading, writing, recording") as progress:
+            progress(0, 3)
+            content, at = await store.content(), time.time()
+            if content.key_check is not None:
+                vault.verify_check(content.key_check)
+            progress(1, 3)
+            files.save(file, files.written(content, vault, at=at))
+            progress(2, 3)
+            recorder = recorder_of(settings)
+            note = recorder("store.backed_up", tenants=len(content.tenants), grants=len(content.grants))
+            await link(store, recorder, note)
+            progress(3, 3)
         return content
 
     saved = with_store(config_path, work)
@@ -71,7 +77,8 @@ def restore(file: Path, config_path: Path | None, *, yes: bool) -> None:
                     f"the store holds {len(stored.tenants)} tenants; to replace them by the "
                     f"{len(saved.tenants)} of {file}, add --yes"
                 )
-            made.append(files.restored(stored, saved, vault))
+            with progress_bar("Restoring grants") as progress:
+                made.append(files.restored(stored, saved, vault, progress=progress))
             return made[-1].content
 
         def notes() -> list[Note]:

@@ -11,11 +11,12 @@ import click
 
 from proxy import pairs
 from proxy.cli.inputs import config_option, load_settings, open_ring
-from proxy.cli.output import warn_of_arguments
+from proxy.cli.output import progress_bar, warn_of_arguments
 from proxy.cli.recording import link, recorder_of
 from proxy.config.store_url import StoreUrl, parse_store_url
 from proxy.config.values import Rule
 from proxy.errors import StoreError, StoreMissingError, UsageError
+from proxy.model import Grant
 from proxy.store import Content, ServeLock, Snapshot, Store, StoreNotEmpty, open_store
 from proxy.vault import SealedValueError, Vault
 
@@ -72,7 +73,7 @@ async def _migrate(origin: StoreUrl, goal: StoreUrl, config_path: Path | None, *
         content = snapshot.content
         # A store that was never served has nothing that is sealed, and there may be no key ring yet.
         vault = open_ring(settings) if content.grants or content.key_check is not None else None
-        _open_all(content, vault, origin)
+        _open_all(content, vault, origin, "Opening tokens")
         recorder = recorder_of(settings)
         note = recorder("store.migrated", origin=str(origin), goal=str(goal))
         snapshot = replace(snapshot, notes=(*snapshot.notes, note))
@@ -94,7 +95,7 @@ async def _migrate(origin: StoreUrl, goal: StoreUrl, config_path: Path | None, *
         written = await target.snapshot()
         if written != snapshot:
             raise StoreError(f"store {goal}: it does not hold what was written: go on with the old one")
-        _open_all(written.content, vault, goal)
+        _open_all(written.content, vault, goal, "Opening what was written")
         await link(target, recorder)
     return snapshot
 
@@ -113,27 +114,36 @@ def _refuse_attempts(content: Content, url: StoreUrl) -> None:
         )
 
 
-def _open_all(content: Content, vault: Vault | None, url: StoreUrl) -> None:
+def _open_all(content: Content, vault: Vault | None, url: StoreUrl, title: str) -> None:
     if vault is None:
         return
     if content.key_check is not None:
         vault.verify_check(content.key_check)
-    for grant in content.grants.values():
-        try:
-            pairs.open_pair(vault, grant)
-        except SealedValueError as error:
-            raise StoreError(
-                f"store {url}: the tokens of tenant {grant.tenant} do not open ({error.problem}): put the "
-                f"key ring back, or give them up with `pleo-proxy grants revoke {grant.tenant}`"
-            ) from None
+    with progress_bar(title) as progress:
+        for number, grant in enumerate(content.grants.values(), 1):
+            _open(grant, vault, url)
+            progress(number, len(content.grants))
+
+
+def _open(grant: Grant, vault: Vault, url: StoreUrl) -> None:
+    try:
+        pairs.open_pair(vault, grant)
+    except SealedValueError as error:
+        raise StoreError(
+            f"store {url}: the tokens of tenant {grant.tenant} do not open ({error.problem}): put the "
+            f"key ring back, or give them up with `pleo-proxy grants revoke {grant.tenant}`"
+        ) from None
 
 
 async def _copy_trail(source: Store, target: Store) -> None:
     """The records of the audit trail as they are, in order or not."""
+    newest = await source.trail.newest(1, None, None)
     after = 0
-    while page := await source.trail.page(after):
-        await target.trail.copy_in(page)
-        after = page[-1].number
+    with progress_bar("Copying the audit trail") as progress:
+        while page := await source.trail.page(after):
+            await target.trail.copy_in(page)
+            after = page[-1].number
+            progress(after, newest[0].number)
 
 
 async def _refuse_unless_empty(store: Store, url: StoreUrl) -> None:

@@ -12,8 +12,26 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-_STATE_STYLES = {"connected": "green", "refreshing": "cyan", "needs_reauth": "bold red", "revoked": "red"}
+from proxy.loglines import printable
+
+_STYLES: dict[tuple[str, object], str] = {
+    ("state", "connected"): "green",
+    ("state", "refreshing"): "cyan",
+    ("state", "needs_reauth"): "bold red",
+    ("state", "revoked"): "red",
+    ("state", "none"): "yellow",
+    ("state", "unverified"): "yellow",
+    ("enabled", False): "bold red",
+    ("last_outcome", "granted"): "green",
+    ("last_outcome", "refused"): "bold red",
+    ("last_outcome", "client_rejected"): "bold red",
+    ("last_outcome", "not_sent"): "yellow",
+    ("last_outcome", "unavailable"): "yellow",
+    ("last_outcome", "unknown"): "yellow",
+}
+"""Colours of what an operator looks for first; the words say the same where there are none."""
 
 
 def warn_of_arguments(item: str, remedy: str) -> None:
@@ -47,7 +65,7 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> 
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(name, value) for name, value in row.items()))
+        table.add_row(*(Text("\n").join(_lines(name, value)) for name, value in row.items()))
     unbounded = console.options.update(max_width=10_000)
     if console.measure(table, options=unbounded).maximum <= console.width:
         console.print(table)
@@ -63,12 +81,12 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(record)
         return
+    console = Console()
     width = max(len(name) for name in record)
     for name, value in record.items():
-        lines = value if isinstance(value, list) else [value]
-        for number, line in enumerate(lines or [None]):
+        for number, line in enumerate(_lines(name, value)):
             label = name.replace("_", " ") if number == 0 else ""
-            click.echo(f"{label:<{width}}  {_plain(line)}")
+            console.print(Text(f"{label:<{width}}  ").append_text(line), soft_wrap=True)
 
 
 @contextmanager
@@ -86,12 +104,12 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _cell(name: str, value: object) -> str:
-    text = "\n".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
-    if name == "state":
-        style = _STATE_STYLES.get(text, "yellow")
-        return f"[{style}]{text}[/]"
-    return text.replace("[", r"\[")
+def _lines(name: str, value: object) -> list[Text]:
+    """A field as it is shown, a line for each of several values."""
+    if isinstance(value, list) and value:
+        return [line for each in value for line in _lines(name, each)]
+    style = _STYLES.get((name, value), "") if isinstance(value, str | bool) else ""
+    return [Text(_plain(value), style)]
 
 
 def _plain(value: object) -> str:
@@ -100,5 +118,7 @@ def _plain(value: object) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
+        case []:
+            return "-"
         case _:
-            return str(value)
+            return printable(str(value))
