@@ -60,6 +60,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``held``: the grants in memory
    * ``tokens``: the access token of each tenant, obtained and replaced
    * ``authorize``: the consent flow
+   * ``actions``: what operators do to a tenant and its grant, wherever they do it
    * ``rotation``: sealing what is stored anew with the first key
    * ``backup``: tenants and grants in one file that nobody can change unseen, and back from it
    * ``explain``: what would become of a request that nobody sends

@@ -57,6 +57,7 @@ from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
 from proxy.tokens import Tokens
+from proxy.vault import Vault
 
 _WATCH_S = 0.5
 """Pause between looks at the store and at due refreshes: others' changes are to show within a second."""
@@ -90,6 +91,8 @@ class App:
         self._tls: list[CallerTls] = []
         self._store_down_since: float | None = None
         self._ready = False
+        self._behind = False
+        """The store has something that is not taken up: it could not be read, and tells of it once only."""
         self._missing: set[tuple[str, str]] = set()
         self.generated_admin_token: Secret | None = None
         """Set at the first start if the configuration has none; to be shown once."""
@@ -188,7 +191,7 @@ class App:
         )
         tokens = wiring.admin_tokens(settings, environ)
         if self._worker in (None, 0):
-            await self._listen_to_operators(authorize, tokens, metrics)
+            await self._listen_to_operators(authorize, tokens, metrics, vault)
         self._listen_to_callers(sockets)
         self._readings = Readings(
             self.exchange, self.tokens, self.server, upstream, journal, self._audit, self._store_is_up
@@ -210,7 +213,7 @@ class App:
         )
 
     async def _listen_to_operators(
-        self, authorize: Authorize, tokens: admin_token.AdminTokens, metrics: Metrics
+        self, authorize: Authorize, tokens: admin_token.AdminTokens, metrics: Metrics, vault: Vault
     ) -> None:
         services = Services(
             public_url=self._settings.listen.public_url,
@@ -228,6 +231,8 @@ class App:
             warn_s=self.tokens.rules.warn_s,
             not_ready=self._not_ready,
             explainer=self._explainer,
+            vault=vault,
+            reload=self.reload,
             emit=self._emit,
             clock=self._clock,
         )
@@ -275,7 +280,7 @@ class App:
                 self._metrics.follow(self._readings.totals())
                 for tls in self._tls:
                     tls.take_up_changes()
-                if await self.store.changed():
+                if await self.store.changed() or self._behind:
                     await self.reload()
                 await self.store.ping()
                 self._store_works()
@@ -305,8 +310,10 @@ class App:
         :raises StoreUnavailable: what is in force stays.
         """
         self._audit.look()
+        self._behind = True
         self._set_tenants(await self.store.tenants())
         await self.tokens.load()
+        self._behind = False
 
     def _connected(self, tenant: Tenant, grant: Grant) -> None:
         self._set_tenants({**self.exchange.directory.tenants, tenant.name: tenant})

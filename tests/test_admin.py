@@ -33,7 +33,7 @@ API = [
 ]
 PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/oauth/result"]
 """Those for which nobody has to log in."""
-OPERATORS_PAGES = ["/", "/tenants/acme", "/tenants/acme/connect"]
+OPERATORS_PAGES = ["/", "/tenants/acme", "/tenants/acme/connect", "/tenants/acme/revoke"]
 PROTECTION = {
     "Server": "pleo-proxy",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from proxy.admin.login import path_of_ours
 from proxy.errors import StoreUnavailable
 from proxy.facts import AdminLockedOut, AdminLoggedIn, AdminLoggedOut, AdminLoginFailed, LinkCreated
-from proxy.model import Role
+from proxy.model import GrantState, Role
 from proxy.sandbox import Sandbox
 from tests.harness import ADMIN_TOKEN, Proxy, running_proxy
 from tests.operator_browser import OWN_PAGE, SESSION, Browser, Markup, ask, logged_in, shown_text
@@ -25,6 +25,15 @@ from tests.operator_browser import OWN_PAGE, SESSION, Browser, Markup, ask, logg
 VIEWER_TOKEN = "viewer-token-of-the-tests"
 CONNECT = "/tenants/acme/connect"
 API_CONNECT = "/api/v1/tenants/acme/connect"
+CHANGES = [
+    CONNECT,
+    API_CONNECT,
+    "/logout",
+    *(f"/tenants/acme/{action}" for action in ("refresh", "disable", "revoke")),
+    *(f"/api/v1/tenants/acme/{action}" for action in ("refresh", "disable")),
+    "/api/v1/grants/acme/revoke",
+]
+"""What changes something. The rest of the routes that do are walked over below."""
 
 
 @pytest.fixture
@@ -396,10 +405,11 @@ async def test_a_program_has_no_session_to_end(proxy: Proxy) -> None:
 # --- what forms must carry
 
 
-@pytest.mark.parametrize("path", [CONNECT, API_CONNECT, "/logout"])
+@pytest.mark.parametrize("path", CHANGES)
 @pytest.mark.parametrize("kind", ["none", "empty", "wrong", "anothers", "anothers-header"])
 async def test_no_change_without_the_token_of_this_sessions_forms(proxy: Proxy, path: str, kind: str) -> None:
     """CSRF: a session alone changes nothing; another session's token does not fit."""
+    await proxy.connect("acme")
     browser, other = await logged_in(proxy), await logged_in(proxy)
     anothers = await other.csrf()
     form = {"none": {}, "empty": {"csrf": ""}, "wrong": {"csrf": "0" * 64}, "anothers": {"csrf": anothers}}
@@ -408,6 +418,10 @@ async def test_no_change_without_the_token_of_this_sessions_forms(proxy: Proxy, 
     answer = await browser.send("POST", path, data, headers)
     assert answer.status == 403
     assert not any(isinstance(fact, LinkCreated | AdminLoggedOut) for fact in proxy.facts)
+    assert (await proxy.app.store.tenants())["acme"].enabled
+    grant = await proxy.app.store.grant("acme")
+    assert grant is not None
+    assert (grant.state, grant.generation) == (GrantState.CONNECTED, 1)
     assert (await browser.get("/")).status == 200
 
 
@@ -420,13 +434,18 @@ async def test_no_change_without_the_token_of_this_sessions_forms(proxy: Proxy, 
         pytest.param({"Sec-Fetch-Site": "none"}, id="no-page"),
     ],
 )
-@pytest.mark.parametrize("path", [CONNECT, API_CONNECT, "/logout"])
+@pytest.mark.parametrize("path", CHANGES)
 async def test_no_change_by_a_page_of_another_site(proxy: Proxy, path: str, headers: dict[str, str]) -> None:
     """Even with the right token of the form the request is refused, if the browser tells of another site."""
+    await proxy.connect("acme")
     browser = await logged_in(proxy)
     answer = await browser.send("POST", path, {"csrf": await browser.csrf()}, headers)
     assert answer.status == 403
     assert not any(isinstance(fact, LinkCreated | AdminLoggedOut) for fact in proxy.facts)
+    assert (await proxy.app.store.tenants())["acme"].enabled
+    grant = await proxy.app.store.grant("acme")
+    assert grant is not None
+    assert (grant.state, grant.generation) == (GrantState.CONNECTED, 1)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "held",
         "tokens",
         "authorize",
+        "actions",
         "rotation",
         "backup",
         "explain",

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
+from proxy import actions, lifecycle
 from proxy import config as configuration
-from proxy import lifecycle
-from proxy.cli import grants as grants_commands
 from proxy.lifecycle import Lease
 from proxy.model import Grant
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, Sandbox, TokenFault
@@ -167,7 +166,7 @@ async def test_without_a_proxy_nothing_is_done(
     async with serving(config) as serve:
         await connect(serve, "acme")
         await serve.stop()
-    monkeypatch.setattr(grants_commands, "_TAKEN_WITHIN_S", 0.5)
+    monkeypatch.setattr(actions, "_TAKEN_WITHIN_S", 0.5)
     line = (await told(ours, "grants", "refresh", "acme")).refusal(1)
     assert "no running `pleo-proxy serve` took up" in line
     assert (await stored(config)).refresh_asked_at is None

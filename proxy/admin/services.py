@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy import actions
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
 from proxy.admin.sso import SingleSignOn
 from proxy.admin.ways import CallersDoor
+from proxy.audit import Recorder
 from proxy.authorize import Authorize, create_link
 from proxy.explain import Explainer
 from proxy.facts import Emit, LinkCreated
 from proxy.model import Clock, Grant, Secret
 from proxy.store import Store
 from proxy.telemetry.metrics import TrafficSince
+from proxy.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,10 @@ class Services:
     """Why the proxy is not ready for requests, or ``None``."""
     explainer: Callable[[Mapping[str, Grant]], Explainer]
     """For the tenants in force and these grants."""
+    vault: Vault
+    """Signs what the audit trail is to have."""
+    reload: Callable[[], Awaitable[None]]
+    """Take up what is stored now: a process is not told of what it stores itself."""
     emit: Emit
     clock: Clock
 
@@ -52,6 +59,28 @@ class Services:
         url, link = await create_link(self.store, tenant, public_url=self.public_url, now=self.clock())
         self.emit(LinkCreated(tenant, link.expires_at, user))
         return url, link.expires_at
+
+    async def switch(self, tenant: str, user: str, *, enabled: bool) -> None:
+        """As :func:`proxy.actions.switch`, in the name of ``user``."""
+        await actions.switch(self.store, self._recorder(user), tenant, enabled=enabled)
+        await self.reload()
+
+    async def revoke(self, tenant: str, user: str) -> None:
+        """As :func:`proxy.actions.revoke`, in the name of ``user``."""
+        await actions.revoke(self.store, self._recorder(user), tenant)
+        await self.reload()
+
+    async def refresh(self, tenant: str, user: str) -> None:
+        """Refresh the tokens of ``tenant`` now, and wait for the outcome.
+
+        Raises as :func:`proxy.actions.ask_for_refresh` and :func:`proxy.actions.refreshed`.
+        """
+        before = await actions.ask_for_refresh(self.store, self._recorder(user), tenant)
+        await self.reload()
+        await actions.refreshed(self.store, before)
+
+    def _recorder(self, user: str) -> Recorder:
+        return Recorder(f"admin:{user}", self.clock, self.vault)
 
 
 SERVICES = web.AppKey("services", Services)

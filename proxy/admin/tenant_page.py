@@ -1,7 +1,8 @@
-"""``/tenants/NAME``: all that there is to know of one tenant, and how its callers reach the proxy."""
+"""``/tenants/NAME``: all that there is to know of one tenant, how callers reach it, what can be done."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,15 +17,32 @@ from proxy.admin.services import SERVICES
 from proxy.admin.ways import ways_of
 from proxy.chain import Record
 from proxy.config.values import origin_of
+from proxy.errors import OperatorError, TenantError
 from proxy.model import Grant, Role, Tenant
+from proxy.store import TenantGone
 from proxy.telemetry.metrics import NO_TRAFFIC
 
 _REFUSALS = 10
+_DONE = {
+    "refreshed": "The tokens are new.",
+    "enabled": "Callers are served again.",
+    "disabled": "Callers are refused from now on.",
+    "revoked": "The tokens are erased.",
+}
+"""What the page says after an action."""
 
 
 def routes() -> list[web.RouteDef]:
     """Routes of this module."""
-    return [web.get("/tenants/{tenant}", require(Role.VIEWER)(_tenant))]
+    view, change = require(Role.VIEWER), require(Role.OPERATOR)
+    return [
+        web.get("/tenants/{tenant}", view(_tenant)),
+        web.post("/tenants/{tenant}/refresh", change(_refresh)),
+        web.post("/tenants/{tenant}/enable", change(_enable)),
+        web.post("/tenants/{tenant}/disable", change(_disable)),
+        web.get("/tenants/{tenant}/revoke", view(_ask_to_revoke)),
+        web.post("/tenants/{tenant}/revoke", change(_revoke)),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +57,71 @@ class Refused:
 
 
 async def _tenant(request: web.Request) -> web.Response:
+    return await _show(request)
+
+
+async def _refresh(request: web.Request) -> web.Response:
+    actor, name = actor_of(request), request.match_info["tenant"]
+    return await _do(request, "refreshed", request.app[SERVICES].refresh(name, actor.user))
+
+
+async def _enable(request: web.Request) -> web.Response:
+    actor, name = actor_of(request), request.match_info["tenant"]
+    return await _do(request, "enabled", request.app[SERVICES].switch(name, actor.user, enabled=True))
+
+
+async def _disable(request: web.Request) -> web.Response:
+    actor, name = actor_of(request), request.match_info["tenant"]
+    return await _do(request, "disabled", request.app[SERVICES].switch(name, actor.user, enabled=False))
+
+
+async def _ask_to_revoke(request: web.Request) -> web.Response:
+    name = request.match_info["tenant"]
+    if name not in await request.app[SERVICES].store.tenants():
+        return _not_there(request)
+    return page("revoke.html", actor=actor_of(request), tenant=name)
+
+
+async def _revoke(request: web.Request) -> web.Response:
+    actor, name = actor_of(request), request.match_info["tenant"]
+    return await _do(request, "revoked", request.app[SERVICES].revoke(name, actor.user))
+
+
+async def _do(request: web.Request, done: str, action: Awaitable[None]) -> web.Response:
+    """Carry out an action, then lead to the tenant's page, so that loading that again does nothing twice."""
+    try:
+        await action
+    except TenantGone:
+        return _not_there(request)
+    except TenantError as error:
+        return await _show(request, status=409, fault=str(error))
+    except OperatorError as error:
+        return await _show(request, status=502, fault=str(error))
+    where = f"/tenants/{request.match_info['tenant']}?done={done}"
+    return web.Response(status=303, headers={"Location": where})
+
+
+def _not_there(request: web.Request) -> web.Response:
+    text = "There is no tenant of this name."
+    return page("refused.html", status=404, actor=actor_of(request), title="Not found", text=text)
+
+
+async def _show(request: web.Request, *, status: int = 200, fault: str | None = None) -> web.Response:
     services, name = request.app[SERVICES], request.match_info["tenant"]
     tenant = (await services.store.tenants()).get(name)
     if tenant is None:
-        text = "There is no tenant of this name."
-        return page("refused.html", status=404, actor=actor_of(request), title="Not found", text=text)
+        return _not_there(request)
     grant, now = await services.store.grant(name), services.clock()
     refused = await services.store.trail.newest(_REFUSALS, name, "request.finished")
     traffic = services.traffic()
     own = traffic.by_tenant.get(name, NO_TRAFFIC)
     return page(
         "tenant.html",
+        status=status,
         actor=actor_of(request),
+        fault=fault,
+        done=_DONE.get(request.query.get("done", "")),
+        has_tokens=grant is not None and grant.refresh is not None,
         tenant=tenant,
         health=words.health(tenant, grant, now=now, warn_s=services.warn_s),
         grant=_grant(tenant, grant, now),

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from proxy import listing
+from proxy import actions, listing
 from proxy.audit import Recorder, TenantEdit
 from proxy.cli.completion import tenant_names
-from proxy.cli.inputs import config_option, json_option, with_store
+from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_record, print_rows, warn_of_arguments
 from proxy.cli.policy import known, policy_changes
 from proxy.cli.recording import with_recorded_store
@@ -22,7 +22,7 @@ from proxy.config import Settings, TenantEntry, load_tenants_file
 from proxy.credentials import hash_shared_key
 from proxy.errors import TenantError
 from proxy.model import ROUTE_FIELDS, Grant, Preset, Secret, Tenant
-from proxy.store import Store
+from proxy.store import Store, TenantGone
 from proxy.tenants import check_together, checked, hash_legacy_key
 
 Tenants = Mapping[str, Tenant]
@@ -237,10 +237,13 @@ def disable(name: str, config_path: Path | None) -> None:
 
 
 def _switch(config_path: Path | None, name: str, *, enabled: bool) -> None:
-    def edit(stored: Tenants) -> Tenants:
-        return {**stored, name: replace(known(stored, name), enabled=enabled)}
+    async def work(store: Store, _settings: Settings, recorder: Recorder) -> None:
+        try:
+            await actions.switch(store, recorder, name, enabled=enabled)
+        except TenantGone:
+            raise unknown_tenant(name, await store.tenants()) from None
 
-    _edit(config_path, edit)
+    with_recorded_store(config_path, work)
     click.echo(f"{'Enabled' if enabled else 'Disabled'} tenant {name}.")
 
 

@@ -78,7 +78,7 @@ CONTRAST = """() => {
 }"""
 """Texts with less contrast than WCAG 2.2 asks for (success criterion 1.4.3)."""
 
-PAGES = ["/", "/tenants/acme", "/tenants/globex", "/tenants/acme/connect"]
+PAGES = ["/", "/tenants/acme", "/tenants/globex", "/tenants/acme/connect", "/tenants/acme/revoke"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -119,6 +119,33 @@ async def test_an_operator_finds_a_tenant_and_what_to_copy(proxy: Proxy, browser
     await line.click(click_count=3)
     selected = await page.evaluate("() => getSelection().toString().trim()")
     assert selected == f"curl {proxy.base_url}/acme/v2/employees"
+    assert complaints == []
+
+
+async def test_an_operator_refreshes_pauses_and_revokes(proxy: Proxy, browser: BrowserContext) -> None:
+    """Each button does what it says and tells so; what cannot be undone is asked about first."""
+    page, complaints = await watched_page(browser)
+    await log_in(page, proxy, "/tenants/acme")
+    for button, told in (
+        ("Refresh now", "The tokens are new."),
+        ("Disable", "Callers are refused from now on."),
+        ("Enable", "Callers are served again."),
+    ):
+        await page.get_by_role("button", name=button, exact=True).click()
+        await page.get_by_role("status").get_by_text(told).wait_for()
+    await page.get_by_role("link", name="Revoke…").click()
+    await page.get_by_role("heading", name="Revoke the grant of acme?").wait_for()
+    await picture(page, "revoke")
+    await page.get_by_role("button", name="Erase the tokens").click()
+    await page.get_by_role("heading", name="acme revoked").wait_for()
+    assert await page.get_by_role("button", name="Refresh now").count() == 0
+    await page.get_by_role("link", name="Connect link…").click()
+    await page.get_by_role("button", name="Make the link").click()
+    await page.locator("a.link").click()
+    await page.get_by_role("button", name="Approve").click()
+    await page.get_by_role("heading", name="The connection works").wait_for()
+    await page.goto(f"{proxy.admin_url}/tenants/acme")
+    await page.get_by_role("heading", name="acme connected").wait_for()
     assert complaints == []
 
 
