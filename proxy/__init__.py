@@ -8,6 +8,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``errors``: every refusal and every operator's error, by whose fault it is
    * ``model``: the nouns as frozen values, and secrets that never show themselves
    * ``facts``: what happened, as values that the layers report
+   * ``places``: where in the package an exception came from
 
 1. rules, without I/O or clock
 
@@ -31,6 +32,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``lifecycle``: the life of a grant as pure decisions
    * ``problems``: a refusal as a problem document
    * ``loglines``: lines of the log as a reader sees them
+   * ``notices``: which troubles operators are told of unasked, and when
 
 2. edges
 
@@ -75,6 +77,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``entrance``: who comes in by a listening socket
    * ``listener``: the accepting side, for callers
    * ``telemetry``: facts as log lines and metrics
+   * ``notifications``: troubles told by webhook, e-mail or command
    * ``admin``: the operator's listener
 
 6. the whole

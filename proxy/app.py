@@ -16,7 +16,7 @@ from time import monotonic
 
 from aiohttp import web
 
-from proxy import __version__, recovery, wiring
+from proxy import __version__, notices, recovery, wiring
 from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
@@ -40,12 +40,13 @@ from proxy.facts import (
     StoreRecovered,
     TaskCrashed,
     TenantMissing,
-    TenantsLoaded,
-    innermost_place,
 )
 from proxy.groundwork import LEASE_MARGIN_S, keep_others_out, open_vault, recover
 from proxy.listener import CallerServer
 from proxy.model import DAY_S, Clock, Grant, Role, Secret, Tenant
+from proxy.notices import Survey
+from proxy.notifications import Herald
+from proxy.places import innermost_place
 from proxy.rates import Rates
 from proxy.readings import Readings
 from proxy.refresher import Refresher
@@ -55,7 +56,7 @@ from proxy.telemetry.audit import AuditSink
 from proxy.telemetry.canary import Canary
 from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.metrics import Metrics
-from proxy.tenants import Directory
+from proxy.tenants import Directory, loaded
 from proxy.tokens import Tokens
 from proxy.vault import Vault
 
@@ -105,6 +106,7 @@ class App:
         self.server: CallerServer
         self._metrics: Metrics
         self._readings: Readings
+        self._herald: Herald
 
     # --- start
 
@@ -201,6 +203,9 @@ class App:
             # Last, since it is shown once: a start that fails must not use it up unseen.
             digest, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
             tokens.take(Role.OPERATOR, digest)
+        if self._worker in (None, 0):
+            self._herald = wiring.herald(settings, environ, self._clock, self._survey, self._emit)
+            self._stack.push_async_callback(self._herald.close)
         self._ready = True
         self._emit(
             ProxyStarted(
@@ -329,14 +334,7 @@ class App:
             return
         self.exchange.directory = Directory(tenants, self._settings.listen.default_tenant)
         self.exchange.admission.forget([name for name in before if name not in tenants])
-        self._emit(
-            TenantsLoaded(
-                len(tenants),
-                added=tuple(sorted(tenants.keys() - before.keys())),
-                changed=tuple(sorted(n for n in tenants.keys() & before.keys() if tenants[n] != before[n])),
-                removed=tuple(sorted(before.keys() - tenants.keys())),
-            )
-        )
+        self._emit(loaded(before, tenants))
 
     def _is_configured_host(self, host: str) -> bool:
         return wiring.serves_host(self._settings, self.exchange.directory, host)
@@ -353,6 +351,11 @@ class App:
         if not self._ready:
             return "starting"
         return None if self._store_is_up() else "store unavailable"
+
+    def _survey(self) -> Survey:
+        down_s = None if self._store_down_since is None else monotonic() - self._store_down_since
+        tenants = self.exchange.directory.tenants
+        return notices.survey(self._clock(), self.tokens.held.grants(), tenants, store_down_s=down_s)
 
     def _store_fails(self, error: StoreUnavailable) -> None:
         self.tokens.refresher.note_outage()
@@ -390,6 +393,8 @@ class App:
         cut = self.exchange.under_way
         await self.server.cut_all()
         await self.tokens.close(max(ends - monotonic(), self._settings.refresh.timeout_s))
+        if self._worker in (None, 0):
+            await self._herald.close()
         await self._audit.close()
         return cut
 

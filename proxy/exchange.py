@@ -20,11 +20,12 @@ from proxy import forwarded, guard, headers, problems, target
 from proxy.admission import Admission, Admitted
 from proxy.arrival import Arrival
 from proxy.errors import InternalError, Refusal, TargetRefused, TenantAmbiguous
-from proxy.facts import Emit, RequestAmbiguous, RequestCrashed, RequestFinished, innermost_place
+from proxy.facts import Emit, RequestAmbiguous, RequestCrashed, RequestFinished
 from proxy.headers import Fields
 from proxy.held import AccessToken
 from proxy.intake import CallerBody, CallerRequest
 from proxy.model import Origin
+from proxy.places import innermost_place
 from proxy.replay import HeldBody, Kept, ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory, Resolved

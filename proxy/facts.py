@@ -6,10 +6,8 @@ of time end in ``_s`` or ``_ms``, sizes are bytes.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import ClassVar, Literal
 
 from proxy.model import Outcome, Role
@@ -469,6 +467,33 @@ class TenantMissing(Fact):
 
 
 @dataclass(slots=True)
+class NotifySent(Fact):
+    """A notification arrived where one of the channels leads."""
+
+    event: ClassVar[str] = "notify.sent"
+    channel: str
+    kind: str
+    message: str
+    """Its id, the same on each channel."""
+    tries: int
+
+
+@dataclass(slots=True)
+class NotifyFailed(Fact):
+    """A notification did not arrive; ``error`` is the proxy's own word for why."""
+
+    event: ClassVar[str] = "notify.failed"
+    level: ClassVar[Level] = "warning"
+    channel: str
+    kind: str
+    message: str
+    error: str
+    tries: int
+    retry_in_s: float | None
+    """``None``: it is given up."""
+
+
+@dataclass(slots=True)
 class ProxyStarted(Fact):
     """Both listeners accept connections."""
 
@@ -517,15 +542,3 @@ class ProxyStopped(Fact):
 
     event: ClassVar[str] = "proxy.stopped"
     requests_cut: int
-
-
-_PACKAGE = str(PurePath(__file__).parent)
-
-
-def innermost_place(error: BaseException) -> str:
-    """``file:line`` in this package where an exception came from, for a log that must not show its text."""
-    places = [
-        (PurePath(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
-    own = [f"{path.name}:{line}" for path, line in places if path.is_relative_to(_PACKAGE)]
-    return own[-1] if own else "outside the package"

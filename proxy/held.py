@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from proxy import lifecycle, pairs
@@ -110,6 +110,12 @@ class Held:
             self.live[grant.tenant] = Live(grant, access, opened.refresh, plan, plan.advisory_at)
         if grant.state is GrantState.REVOKED and before is not None:
             self.emit(GrantRevoked(grant.tenant, grant.generation))
+
+    def grants(self) -> Iterator[Grant]:
+        """All grants, with and without tokens."""
+        yield from self._tokenless.values()
+        for live in self.live.values():
+            yield live.grant
 
     def states(self) -> Mapping[str, int]:
         """How many grants are in each state."""

@@ -21,11 +21,11 @@ from proxy.facts import (
     RefreshStarted,
     StoreFailed,
     TaskCrashed,
-    innermost_place,
 )
 from proxy.lifecycle import Lease, Takeover
 from proxy.model import Clock, Grant, Outcome, Secret
 from proxy.oauth import TokenFailure, TokenPair
+from proxy.places import innermost_place
 from proxy.store import Issued, JournalUnavailable, Store, TenantGone
 from proxy.vault import Vault, is_same_value
 

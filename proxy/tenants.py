@@ -22,6 +22,7 @@ from proxy import certificates, credentials, headers, policy
 from proxy.addresses import Network
 from proxy.arrival import Arrival, address_of
 from proxy.errors import TenantAmbiguous, TenantDisabled, TenantError, TenantUnknown
+from proxy.facts import TenantsLoaded
 from proxy.headers import Fields
 from proxy.model import TENANT_NAME, Secret, Tenant
 from proxy.oauth import company_id
@@ -334,4 +335,14 @@ def _what_was_tried(target: Target, host: str, arrival: Arrival, fields: Fields)
     return (
         f"path prefix {target.first_segment[:63]!r}, host {host[:253]!r}, no X-Pleo-Tenant header, {key}, "
         f"{certificate}caller {arrival.caller} and a listener of no tenant lead to none"
+    )
+
+
+def loaded(before: Mapping[str, Tenant], tenants: Mapping[str, Tenant]) -> TenantsLoaded:
+    """That ``tenants`` are in force in place of those ``before``, and what is different."""
+    return TenantsLoaded(
+        len(tenants),
+        added=tuple(sorted(tenants.keys() - before.keys())),
+        changed=tuple(sorted(n for n in tenants.keys() & before.keys() if tenants[n] != before[n])),
+        removed=tuple(sorted(before.keys() - tenants.keys())),
     )

@@ -23,12 +23,12 @@ from proxy.facts import (
     RefreshFailed,
     StoreFailed,
     TaskCrashed,
-    innermost_place,
 )
 from proxy.held import AccessToken, Held, Live
 from proxy.lifecycle import After401, Standing, Windows
 from proxy.model import DAY_S, Clock, Grant, GrantState, Outcome
 from proxy.oauth import TokenFailure
+from proxy.places import innermost_place
 from proxy.refresher import Refresher, Refreshing
 from proxy.store import Store
 from proxy.vault import Vault

@@ -45,7 +45,9 @@ from proxy.explain import Bounds, Explainer, Question
 from proxy.facts import Emit, HandshakeFailed
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import DAY_S, Grant, HttpProxy, Role, Secret
+from proxy.model import DAY_S, Clock, Grant, HttpProxy, Role, Secret
+from proxy.notices import Rules, Survey
+from proxy.notifications import Herald, channels_of
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.telemetry.canary import Canary, as_sent
@@ -219,6 +221,29 @@ def single_sign_on(settings: Settings) -> SingleSignOn | None:
         return None
     return SingleSignOn(
         admin.sso_header, admin.sso_proxies or (), admin.sso_operators or (), admin.sso_viewers or ()
+    )
+
+
+def herald(
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Clock,
+    survey: Callable[[], Survey],
+    emit: Emit,
+) -> Herald:
+    """Who tells operators of troubles, from now on.
+
+    :raises ConfigurationError: a channel cannot be what the settings say.
+    """
+    notify = settings.notify
+    rules = Rules(settings.refresh.warn_days * DAY_S, notify.store_down_s, notify.repeat_s)
+    return Herald(
+        channels_of(settings, environ, clock),
+        survey,
+        rules,
+        emit,
+        public_url=settings.listen.public_url,
+        folder=settings.store.state_dir,
     )
 
 

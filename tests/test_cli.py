@@ -33,6 +33,7 @@ CONTRACT = {
     "demo",
     "sandbox",
     "migrate-store",
+    "notify test",
     "connect",
     "explain",
     *(f"tenants {name}" for name in ("add", "set", "list", "show", "remove", "enable", "disable", "apply")),
@@ -106,7 +107,7 @@ def stored_bytes(ours: Cli) -> bytes:
 
 def test_every_command_of_the_contract_is_there() -> None:
     """The command line has the commands that are promised, and none that is not."""
-    groups = {"tenants", "policy", "grants", "keys", "audit"}
+    groups = {"tenants", "policy", "grants", "keys", "audit", "notify"}
     assert {" ".join(words) for words in commands(cli)} - groups == CONTRACT
 
 

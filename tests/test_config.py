@@ -536,6 +536,42 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
             "has no effect without pleo.http_proxy",
             id="http-proxy-credentials-alone",
         ),
+        *(
+            pytest.param(f"{IDENTITY}[notify]\n{text}", rule, id=f"notify-{case}")
+            for case, text, rule in (
+                ("unsigned", 'webhook_url = "https://a.test/"', "notify.webhook_url needs it"),
+                ("secret-alone", 'webhook_secret = "x"', "has no effect without notify.webhook_url"),
+                ("hook-scheme", 'webhook_url = "ftp://a.test/"\nwebhook_secret = "x"', "http or https URL"),
+                ("smtp-scheme", 'smtp_url = "https://a.test"', "must be smtp:// (STARTTLS) or smtps://"),
+                ("smtp-path", 'smtp_url = "smtp://a.test/x"', "must be smtp:// (STARTTLS) or smtps://"),
+                ("smtp-port", 'smtp_url = "smtp://a.test:0"', "must be smtp:// (STARTTLS) or smtps://"),
+                ("smtp-port-high", 'smtp_url = "smtp://a.test:65536"', "must be smtp:// (STARTTLS)"),
+                (
+                    "smtp-password-in-url",
+                    'smtp_url = "smtp://u:p@a.test"',
+                    'notify.smtp_url = "smtp://…@a.test": must be smtp:// (STARTTLS) or smtps://',
+                ),
+                ("smtp-no-sender", 'smtp_url = "smtp://a.test"', "write the address that e-mail is to"),
+                ("smtp-no-recipient", 'smtp_url = "smtp://a.test"', "write who gets the e-mail"),
+                ("sender-alone", 'mail_from = "a@b.test"', "has no effect without notify.smtp_url"),
+                ("recipient-alone", 'mail_to = "a@b.test"', "has no effect without notify.smtp_url"),
+                ("no-password", 'smtp_url = "smtp://u@a.test"', "the user in notify.smtp_url needs it"),
+                (
+                    "password-without-user",
+                    'smtp_url = "smtp://a.test"\nsmtp_password = "x"',
+                    "has no effect without a user in notify.smtp_url",
+                ),
+                ("password-alone", 'smtp_password = "x"', "has no effect without notify.smtp_url"),
+                (
+                    "address",
+                    'smtp_url = "smtp://a.test"\nmail_from = "Ops <a@b.test>"',
+                    "must be an e-mail address and nothing around it",
+                ),
+                ("command", 'command = ["told"]', "must begin with a program's absolute path"),
+                ("command-nul", 'command = ["/told", "a\\u0000b"]', "must hold no NUL character"),
+                ("repeat", "repeat_s = 59", "notify.repeat_s = 59"),
+            )
+        ),
         pytest.param(
             IDENTITY + 'private_networks = ["10.0.0.0/8"]',
             'has no effect unless pleo.environment = "custom"',

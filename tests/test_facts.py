@@ -9,8 +9,9 @@ from dataclasses import fields
 import pytest
 
 from proxy import facts
-from proxy.facts import Fact, innermost_place
+from proxy.facts import Fact
 from proxy.model import Secret
+from proxy.places import innermost_place
 
 PLANTED = "a planted text"
 

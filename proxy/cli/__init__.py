@@ -69,6 +69,12 @@ def _audit() -> tuple[click.Command, ...]:
     return (audit.audit,)
 
 
+def _notify() -> tuple[click.Command, ...]:
+    from proxy.cli import notify  # noqa: PLC0415 - see _LOADERS
+
+    return (notify.notify,)
+
+
 def _backup() -> tuple[click.Command, ...]:
     from proxy.cli import backup  # noqa: PLC0415 - see _LOADERS
 
@@ -112,6 +118,7 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "keys": _keys,
     "audit": _audit,
     "migrate-store": _migrate_store,
+    "notify": _notify,
     "backup": _backup,
     "restore": _backup,
     "tail": _tail,

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
@@ -25,6 +26,7 @@ from proxy.config import Settings
 from proxy.exchange import RUN
 from proxy.keyservice import open_service
 from proxy.model import Secret
+from proxy.notifications import channels_of
 from proxy.telemetry import fan_out
 from proxy.telemetry.canary import Canary
 from proxy.telemetry.logs import LogSink
@@ -188,6 +190,7 @@ def check(config_path: Path | None) -> None:
     ]
     for listener in settings.listen.proxy:
         wiring.caller_tls(listener, lambda _fact: None)
+    channels_of(settings, os.environ, time.time)
     for warning in [*config.warnings(settings), *listed]:
         click.echo(f"Warning: {warning}", err=True)
     sheet = config.registration_sheet(settings)

@@ -3,9 +3,9 @@
 :func:`find` and :func:`load` give :class:`Settings`, or every mistake at once; :func:`resolve` opens a secret
 that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only and never shown; the only
 environment read is the one handed in. The parts, each importing only those before it: ``values``,
-``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``operators``, ``tuning`` and
-``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``, ``tenants_file``,
-``advice`` and ``reference``.
+``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``notify``, ``operators``,
+``tuning`` and ``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``,
+``tenants_file``, ``advice`` and ``reference``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from proxy.config.advice import registration_sheet, warnings
 from proxy.config.listeners import CallerListener, SocketPath, tcp_addresses
 from proxy.config.loading import FILE_VARIABLE, find, load
+from proxy.config.notify import Notify
 from proxy.config.operators import Admin
 from proxy.config.reference import reference, settings_table
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
@@ -35,6 +36,7 @@ __all__ = [
     "Limits",
     "Listen",
     "Log",
+    "Notify",
     "Pleo",
     "Refresh",
     "SecretRef",

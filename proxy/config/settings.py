@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from proxy.config.notify import Notify
 from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
 from proxy.config.sections import ENDPOINTS, Audit, Endpoints, Listen, Log, Pleo, Section, Store, Vault
@@ -27,6 +28,7 @@ class Settings(Section):
     admin: Admin = Admin()
     audit: Audit = Audit()
     log: Log = Log()
+    notify: Notify = Notify()
     refresh: Refresh = Refresh()
     limits: Limits = Limits()
 

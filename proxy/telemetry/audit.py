@@ -22,6 +22,7 @@ from proxy.chain import Entry, Mark, as_details
 from proxy.errors import REFUSALS, StoreUnavailable
 from proxy.facts import Emit, Fact, RequestFinished
 from proxy.model import Clock
+from proxy.places import innermost_place
 from proxy.telemetry import fan_out
 from proxy.telemetry.canary import Canary
 
@@ -94,6 +95,8 @@ NOT_AUDITED: Mapping[type[Fact], str] = {
     facts.StoreRecovered: "an outage",
     facts.WorkerStarted: "each worker's proxy.started is recorded",
     facts.WorkerDied: "an outage",
+    facts.NotifySent: "of what it tells, the cause is recorded",
+    facts.NotifyFailed: "an outage",
     facts.ProxyStopped: "its beginning is recorded; then the trail is closed",
     facts.AuditAnchored: "it is made of the trail",
     facts.AuditFailed: "it is of the trail itself",
@@ -248,7 +251,7 @@ class AuditSink:
             try:
                 await self._round(prunes and not stopping, is_last=stopping)
             except Exception as error:  # noqa: BLE001 - it must go on whatever one round of it met
-                self._emit(facts.TaskCrashed("audit", type(error).__name__, facts.innermost_place(error)))
+                self._emit(facts.TaskCrashed("audit", type(error).__name__, innermost_place(error)))
 
     async def _round(self, prunes: bool, *, is_last: bool) -> None:
         self._unfold(at_once=is_last)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from proxy.facts import Emit, TaskCrashed, innermost_place
+from proxy.facts import Emit, TaskCrashed
+from proxy.places import innermost_place
 
 
 def crash_reporter(emit: Emit) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
