@@ -38,7 +38,7 @@ from proxy.model import Secret
 from proxy.sandbox import COMPANIES, Sandbox
 from proxy.tenants import hash_legacy_key
 from proxy.tokens import RefreshRules, Tokens
-from tests import lifecycle_page
+from tests import lifecycle_page, log_schema
 from tests.command import subcommands
 from tests.harness import Proxy, running_proxy
 from tests.test_house_rules import FACTS, NAMES, ROOT, all_commands, checks_in
@@ -458,6 +458,7 @@ def main() -> None:
     README.write_text(with_generated(README.read_text()))
     COMMANDS.write_text(render_commands())
     LIFECYCLE.write_text(lifecycle_page.render())
+    log_schema.SCHEMA.write_text(log_schema.render())
     (ROOT / "docs" / "configuration.md").write_text(reference())
 
 

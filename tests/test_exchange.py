@@ -673,3 +673,17 @@ async def test_a_body_that_stays_away_is_cut(tmp_path: Path, framing: bytes, bod
         assert b"the body did not arrive: no byte for 0.2 s (limits.idle_s)" in got
         assert (finished(theatre).outcome, finished(theatre).bytes_in) == ("target-refused", 5 if body else 0)
         assert theatre.upstream.arrived.empty()
+
+
+async def test_trace_context_goes_through_as_it_came(theatre: Stage) -> None:
+    """W3C Trace Context: a trace that a caller begins is not broken."""
+    fields = (
+        b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+        b"tracestate: rojo=00f067aa0ba902b7\r\nTraceState: congo=t61rcWkgMzE, vendor@x=1\r\n"
+    )
+    await theatre.play(
+        caller >> asked(fields=fields),
+        upstream << sent(theatre, b"at-1", fields=fields),
+        upstream >> http(b"200 OK", b"[]", b"traceresponse: 00-4bf92f3577b34da6a3ce929d0e0e4736--01\r\n"),
+        caller << answered(b"200 OK", b"[]", b"traceresponse: 00-4bf92f3577b34da6a3ce929d0e0e4736--01\r\n"),
+    )
