@@ -16,7 +16,7 @@ import pytest
 from proxy import lifecycle, wiring
 from proxy.config import Settings
 from proxy.credentials import hash_shared_key
-from proxy.errors import QuestionError
+from proxy.errors import PolicyRefused, QuestionError
 from proxy.explain import Question
 from proxy.model import Policy, Preset, Secret, Tenant, Unblocked
 from proxy.sandbox import COMPANIES, Sandbox
@@ -397,6 +397,23 @@ async def test_both_policies_are_told_with_the_rule_that_decides(world: Proxy) -
     assert (await asked(world, Question("/nobody/")))["policy"] is None
 
 
+async def test_a_path_of_the_old_api_is_answered_with_todays(world: Proxy) -> None:
+    """A caller gets the pointer in a refusal that says what to do, unless a rule allows the path."""
+    answer = await world.get("/acme/v1/expenses?pageOffset=0&pageSize=50")
+    problem = answer.json()
+    assert (answer.status, problem["type"].rpartition("/")[2]) == (403, "policy-refused")
+    assert problem["detail"].startswith(
+        "GET /v1/expenses is of Pleo's old API, today POST /v1/accounting-ent"
+    )
+    assert problem["action"].startswith("Have the tool call what the detail names")
+    assert (problem["title"], problem["tenant"]) == (PolicyRefused.title, "acme")
+    before = len(world.pleo.api_requests)
+    await world.add_tenant("acme", policy=Policy(allow=("GET /v1/expenses",)), trial=Policy())
+    assert (await world.get("/acme/v1/expenses")).header("Proxy-Status") is None
+    assert len(world.pleo.api_requests) == before + 1
+    assert [line["rule"] for line in world.lines("policy.would_refuse")] == ["legacy"] * 2
+
+
 async def test_routes_and_grant_are_told(world: Proxy) -> None:
     """Every route that claims the request with its tenant, and the tenant's grant as the listing has it."""
     told = await asked(world, Question("/acme/v1/x", host="acme.internal", headers=(KEY_OF_ACME,)))
@@ -566,6 +583,17 @@ async def test_the_command_tells_people_in_a_few_lines(beside: Cli) -> None:
     assert "GET /expenses is of Pleo's old API, today POST /v1/accounting-entries:search" in refused.out
     assert "what to do" in refused.out
     assert "/problems/policy-refused" in refused.out
+
+
+async def test_the_command_says_whether_a_refresh_comes_first(world: Proxy, beside: Cli) -> None:
+    """An access token that has ended is no refusal; tokens of which a part is missing are."""
+    await world.app.store.edit_grant("acme", lambda grant: grant and replace(grant, access_expires_at=60.0))
+    ran = await asyncio.to_thread(beside, "explain", "/acme/v2/employees")
+    assert "access token ended 1970-01-01T00:01:00+00:00: refreshed first" in ran.out
+    assert ran.code == 0
+    await world.app.store.edit_grant("acme", lambda grant: grant and replace(grant, access=None))
+    ran = await asyncio.to_thread(beside, "explain", "/acme/v2/employees")
+    assert (ran.code, "refused with 503 sealed-value-refused" in ran.out) == (1, True)
 
 
 async def test_a_command_that_is_no_question_ends_with_2(beside: Cli) -> None:
