@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from sys import maxsize
 from typing import Any
 
 import orjson
@@ -162,11 +161,10 @@ class Explainer:
     def _refusal_by(self, held: Policy, course: _Course) -> Refusal | None:
         """What a policy refuses the request with, whatever else comes in or is under way."""
         assert course.resolved is not None
-        uncounted = replace(held, requests_per_minute=None, concurrency=None)
-        tenant = replace(course.resolved.tenant, policy=uncounted, trial=None)
-        allowances = replace(self.allowances, requests_per_minute=None, concurrency=maxsize)
+        tenant = replace(course.resolved.tenant, policy=held, trial=None)
+        # With counts of its own, of which it is the first.
         with closing(Rates()) as rates:
-            admission = Admission(allowances, rates, lambda _fact: None, lambda: 0.0)
+            admission = Admission(self.allowances, rates, lambda _fact: None, lambda: 0.0)
             try:
                 admitted = admission.admit(
                     tenant, "", course.head.method, course.resolved.target, course.caller

@@ -466,6 +466,25 @@ async def test_what_goes_up_is_told_by_names(world: Proxy) -> None:
     assert "what the body holds" in with_a_body["not_asked"][0]
 
 
+async def test_an_expectation_goes_up_with_a_body_that_waits(world: Proxy) -> None:
+    """A caller that holds its body back until it is asked has its ``Expect`` passed on, and told so."""
+    question = Question(
+        "/acme/v1/vendors:search",
+        "POST",
+        headers=("Content-Length: 2", "Expect: 100-continue", "Connection: close"),
+    )
+    told = await asked(world, question)
+    reader, writer = await asyncio.open_connection(*world.address)
+    async with asyncio.timeout(10):
+        writer.write(question.lines() + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"{}")
+        assert b"HTTP/1.1 200 " in await reader.read()
+    writer.close()
+    assert world.pleo.api_requests[-1].header("Expect") == ["100-continue"]
+    assert told["sends"]["passed_on"] == ["Content-Length", "Expect"]
+
+
 SECRETS = (LEGACY_KEY, SHARED_KEY, KEY_OF_ACME.rpartition(" ")[2], "wrong-secret")
 
 
@@ -561,6 +580,14 @@ async def test_the_command_says_what_the_api_says(world: Proxy, beside: Cli) -> 
                 problem.pop("reconnect_url", None)
         assert said == told, name
         assert (ran.code, ran.err) == (0 if told["forwarded"] else 1, ""), name
+
+
+def test_the_command_knows_the_default_tenant(tmp_path: Path) -> None:
+    """A request that nothing claims is the tenant's that the settings name."""
+    cli = Cli(write_config(tmp_path, listen={"default_tenant": "acme"}))
+    cli.done("tenants", "add", "acme")
+    told = cli("explain", "/v2/employees", "--json").json()
+    assert (told["tenant"], told["refusal"]["name"]) == ("acme", "needs-reauth")
 
 
 async def test_the_command_tells_people_in_a_few_lines(beside: Cli) -> None:

@@ -21,15 +21,15 @@ def routes() -> list[web.RouteDef]:
 class _Asked(BaseModel):
     """The question as JSON; members as the options of ``pleo-proxy explain``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     path: str
     method: str = "GET"
     caller: str = Field("127.0.0.1", alias="from")
     host: str | None = None
-    headers: tuple[str, ...] = Field((), strict=False)
+    headers: tuple[str, ...] = ()
     listener: str | None = None
-    certificates: tuple[str, ...] = Field((), strict=False)
+    certificates: tuple[str, ...] = ()
 
 
 async def _explain(request: web.Request) -> web.Response:
