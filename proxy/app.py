@@ -26,7 +26,7 @@ from proxy.admission import Admission
 from proxy.audit import Ledger
 from proxy.authorize import Authorize
 from proxy.caller_tls import CallerTls
-from proxy.config import Settings
+from proxy.config import InForce, Settings, in_force
 from proxy.door import Door
 from proxy.errors import StoreUnavailable
 from proxy.exchange import Exchange
@@ -102,6 +102,7 @@ class App:
         self.admin: web.Application
         self.store: Store
         self.tokens: Tokens
+        self._in_force: list[InForce]
         self.exchange: Exchange
         self.server: CallerServer
         self._metrics: Metrics
@@ -193,6 +194,7 @@ class App:
         )
         tokens = wiring.admin_tokens(settings, environ)
         if self._worker in (None, 0):
+            self._in_force = in_force(settings, environ)
             await self._listen_to_operators(authorize, tokens, metrics, vault)
         self._listen_to_callers(sockets)
         self._readings = Readings(
@@ -233,6 +235,7 @@ class App:
             render_metrics=metrics.render,
             traffic=metrics.traffic,
             doors=lambda: self._callers_doors,
+            settings=self._in_force,
             warn_s=self.tokens.rules.warn_s,
             not_ready=self._not_ready,
             explainer=self._explainer,

@@ -33,7 +33,14 @@ API = [
 ]
 PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/oauth/result"]
 """Those for which nobody has to log in."""
-OPERATORS_PAGES = ["/", "/tenants/acme", "/tenants/acme/connect", "/tenants/acme/revoke"]
+OPERATORS_PAGES = [
+    "/",
+    "/tenants/acme",
+    "/tenants/acme/connect",
+    "/tenants/acme/revoke",
+    "/audit",
+    "/settings",
+]
 PROTECTION = {
     "Server": "pleo-proxy",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "

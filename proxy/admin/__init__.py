@@ -6,15 +6,26 @@ have a link and no account; ``/problems/…`` explains refusals to anyone; every
 :func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``, ``lockout``,
 ``sso``, ``desk`` and ``sessions`` (who somebody is), ``words`` and ``ways`` (what pages say), ``services``,
 ``answers``, ``cookies``, ``forms`` and ``sites`` (what requests and answers share), ``access``, the routes in
-``login``, ``health``, ``consent``, ``overview``, ``tenant_page``, ``pages``, ``api`` and
-``explaining``, and ``connections``.
+``login``, ``health``, ``consent``, ``overview``, ``tenant_page``, ``trail_page``, ``settings_page``,
+``pages``, ``api`` and ``explaining``, and ``connections``.
 """
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from proxy.admin import api, consent, explaining, health, login, overview, pages, tenant_page
+from proxy.admin import (
+    api,
+    consent,
+    explaining,
+    health,
+    login,
+    overview,
+    pages,
+    settings_page,
+    tenant_page,
+    trail_page,
+)
 from proxy.admin.answers import add_protection, answer_faults
 from proxy.admin.connections import HeadLimits, Listener
 from proxy.admin.services import SERVICES, Services
@@ -23,6 +34,18 @@ from proxy.admin.sites import check_host, check_site
 __all__ = ["HeadLimits", "Listener", "Services", "admin_app"]
 
 _FORM_BYTES = 64 * 1024
+_ROUTES = (
+    health,
+    consent,
+    login,
+    overview,
+    tenant_page,
+    trail_page,
+    settings_page,
+    pages,
+    api,
+    explaining,
+)
 
 
 def admin_app(services: Services) -> web.Application:
@@ -30,6 +53,6 @@ def admin_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[answer_faults, check_host, check_site], client_max_size=_FORM_BYTES)
     app.on_response_prepare.append(add_protection)
     app[SERVICES] = services
-    for module in (health, consent, login, overview, tenant_page, pages, api, explaining):
+    for module in _ROUTES:
         app.add_routes(module.routes())
     return app

@@ -14,6 +14,7 @@ from proxy.admin.sso import SingleSignOn
 from proxy.admin.ways import CallersDoor
 from proxy.audit import Recorder
 from proxy.authorize import Authorize, create_link
+from proxy.config import InForce
 from proxy.explain import Explainer
 from proxy.facts import Emit, LinkCreated
 from proxy.model import Clock, Grant, Secret
@@ -38,6 +39,7 @@ class Services:
     traffic: Callable[[], TrafficSince]
     doors: Callable[[], Sequence[CallersDoor]]
     """Where callers connect; none before the proxy has begun to listen there."""
+    settings: Sequence[InForce]
     warn_s: float
     """How long before the end of a refresh token an operator is warned."""
     not_ready: Callable[[], str | None]

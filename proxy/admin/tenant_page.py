@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from proxy import listing
@@ -15,6 +14,7 @@ from proxy.admin.access import actor_of, require
 from proxy.admin.answers import page
 from proxy.admin.services import SERVICES
 from proxy.admin.ways import ways_of
+from proxy.audit import as_row
 from proxy.chain import Record
 from proxy.config.values import origin_of
 from proxy.errors import OperatorError, TenantError
@@ -180,7 +180,7 @@ def _told(value: object) -> str:
 
 
 def _refused(record: Record) -> Refused:
-    details = orjson.loads(record.entry.details)
+    details = as_row(record)["details"]
     return Refused(
         listing.instant(record.entry.at),
         str(details.get("outcome", "")),

@@ -5,12 +5,13 @@ that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only a
 environment read is the one handed in. The parts, each importing only those before it: ``values``,
 ``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``notify``, ``operators``,
 ``tuning`` and ``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``,
-``tenants_file``, ``advice`` and ``reference``.
+``tenants_file``, ``advice``, ``reference`` and ``in_force``.
 """
 
 from __future__ import annotations
 
 from proxy.config.advice import registration_sheet, warnings
+from proxy.config.in_force import InForce, in_force
 from proxy.config.listeners import CallerListener, SocketPath, tcp_addresses
 from proxy.config.loading import FILE_VARIABLE, find, load
 from proxy.config.notify import Notify
@@ -33,6 +34,7 @@ __all__ = [
     "Endpoints",
     "EnvRef",
     "FileRef",
+    "InForce",
     "Limits",
     "Listen",
     "Log",
@@ -46,6 +48,7 @@ __all__ = [
     "TenantEntry",
     "Vault",
     "find",
+    "in_force",
     "load",
     "load_tenants_file",
     "reference",

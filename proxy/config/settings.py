@@ -38,7 +38,9 @@ class Settings(Section):
         store: Store | None = info.data.get("store")
         if store is None or "keys" in vault.model_fields_set:
             return vault
-        return vault.model_copy(update={"keys": FileRef(store.state_dir / "keys")})
+        followed = vault.model_copy(update={"keys": FileRef(store.state_dir / "keys")})
+        followed.model_fields_set.discard("keys")  # nobody has set it
+        return followed
 
     @field_validator("limits")
     @classmethod

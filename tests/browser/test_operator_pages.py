@@ -78,7 +78,15 @@ CONTRAST = """() => {
 }"""
 """Texts with less contrast than WCAG 2.2 asks for (success criterion 1.4.3)."""
 
-PAGES = ["/", "/tenants/acme", "/tenants/globex", "/tenants/acme/connect", "/tenants/acme/revoke"]
+PAGES = [
+    "/",
+    "/tenants/acme",
+    "/tenants/globex",
+    "/tenants/acme/connect",
+    "/tenants/acme/revoke",
+    "/audit",
+    "/settings",
+]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
