@@ -85,6 +85,26 @@ async def all_seen(attacks: Iterable[str], seen: Callable[[], Iterable[str]]) ->
     assert expected - set(seen()) == set()
 
 
+async def attack(
+    browser: BrowserContext, site: int, base: str, seen: Callable[[], Iterable[str]]
+) -> tuple[Page, dict[str, str | None]]:
+    """Open the attacker's page and let it try everything; gives the page, and what each attack could read.
+
+    A browser that is short of processors gives up frames now and then, so what did not arrive is tried once
+    more, by a page of its own.
+    """
+    page = await attacking_page(browser, site)
+    read: dict[str, str | None] = await page.evaluate("(base) => attack(base)", base)
+    with suppress(AssertionError):
+        await all_seen(read, seen)
+        return page, read
+    missing = sorted(set(read) - UNSENT - set(seen()))
+    again = await attacking_page(browser, site)
+    read |= await again.evaluate("([base, names]) => attack(base, names)", [base, missing])
+    await all_seen(read, seen)
+    return page, read
+
+
 async def attacking_page(browser: BrowserContext, site: int) -> Page:
     """The attacker's page, open in the browser."""
     page = await browser.new_page()
@@ -99,11 +119,9 @@ async def test_a_page_of_another_site_neither_reads_nor_writes(
     """Whatever a page can make the browser send is refused, reaches no tenant, and is read by nobody."""
     calls = named.pleo.counters.api_requests
     base = f"http://{host}:{named.address[1]}"
-    page = await attacking_page(browser, site)
-    read = await page.evaluate("(base) => attack(base)", base)
+    page, read = await attack(browser, site, base, lambda: seen_by_proxy(named))
     assert len(read) > 60
     assert {attack: text for attack, text in read.items() if text is not None} == {}
-    await all_seen(read, lambda: seen_by_proxy(named))
     await page.evaluate("(url) => { location = url }", f"{base}{EMPLOYEES}/location")
     await all_seen({"location"}, lambda: seen_by_proxy(named))
     seen = seen_by_proxy(named)
@@ -118,9 +136,8 @@ async def test_without_the_guard_the_same_page_reaches_pleo(
 ) -> None:
     """The attacks are real: with the browser rules switched off, each that is refused arrives at Pleo."""
     monkeypatch.setattr(guard, "check_browser", lambda *_: None)
-    page = await attacking_page(browser, site)
-    read = await page.evaluate("(base) => attack(base)", f"http://{host}:{named.address[1]}")
-    await all_seen(read, lambda: seen_by_proxy(named))
+    base = f"http://{host}:{named.address[1]}"
+    await attack(browser, site, base, lambda: seen_by_proxy(named))
     arrived = seen_by_pleo(named)
     others = {attack: ended for attack, ended in seen_by_proxy(named).items() if attack not in arrived}
     # A browser may give up what it has begun.
