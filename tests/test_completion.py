@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from proxy.cli import completion
 from tests.command import PROGRAM, Cli, clean_environ, run, write_config
 
 
@@ -100,6 +102,21 @@ def test_the_tenants_are_those_of_the_named_configuration(ours: Cli, tmp_path: P
 def test_a_new_tenant_is_offered_nothing(ours: Cli) -> None:
     """The name of a tenant that is to be added cannot be known."""
     assert offered(ours.config, "tenants", "add", "ac") == []
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(ours: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that do not come at once are not offered."""
+
+    class Silent:
+        async def tenants(self) -> None:
+            await asyncio.Event().wait()
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(completion, "open_store", lambda _url, **_: Silent())
+    monkeypatch.setattr(completion, "_PATIENCE_S", 0.0)
+    assert offered(ours.config, "grants", "show", "") == []
 
 
 def test_without_a_store_nothing_is_offered(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def test_answers_are_what_is_written(here: Path) -> None:
     assert run("check", "--config", "other.toml").code == 0
 
 
+def test_a_home_directory_is_meant(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path may begin with ``~``, as at a shell."""
+    monkeypatch.setenv("HOME", str(here / "home"))
+    assert run("init", stdin="\n\nfile ~/secret\n\n\n~/state\n").code == 0
+    settings = config.load(here / "config.toml", {})
+    assert settings.pleo.client_secret == FileRef(here / "home" / "secret")
+    assert settings.store.state_dir == here / "home" / "state"
+
+
 def test_it_says_what_comes_next(here: Path) -> None:
     """The steps to the first call are printed, with the file's name where the shell would break it."""
     out = run("init", "--defaults", "--file", "my config.toml").out
@@ -78,7 +87,7 @@ def test_it_says_what_comes_next(here: Path) -> None:
 def test_an_answer_that_cannot_be_is_asked_for_again(here: Path) -> None:
     """What the configuration would refuse is said at once, with the rule, and asked for again."""
     answers = [
-        "nowhere",
+        "custom",
         "staging",
         "id",
         "my-secret",
@@ -96,7 +105,7 @@ def test_an_answer_that_cannot_be_is_asked_for_again(here: Path) -> None:
     assert ran.code == 0, ran
     errors = [line for line in ran.err.splitlines() if "Error: " in line]
     words = (
-        "staging, production",
+        "one of staging, production",
         "not the secret",
         "not the secret",
         "client_secret",

@@ -128,5 +128,6 @@ def test_long_work_has_a_bar_at_a_terminal(
         assert terminal.ended() == 0, terminal.written
     assert [title for title in titles if title not in terminal.plain] == []
     assert counted in terminal.plain
+    assert "\x1b[2K" in terminal.written.rpartition(counted)[2], "the bar is wiped away"
     ran = ours.done(*(each.replace("terminal.db", "pipe.db") for each in arguments))
     assert ran.err == ""

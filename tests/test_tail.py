@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import pytest
 
+from proxy.cli import tail
+from proxy.cli.following import Arrived
+from proxy.loglines import Pick, parsed
 from tests.command import PROGRAM, clean_environ, run
 from tests.terminal import PATIENCE_S, at_terminal
 from tests.test_loglines import HOSTILE
@@ -110,6 +114,7 @@ def test_nothing_is_folded_on_request(log: Path) -> None:
         (("--since", "2026-01-31T14:00:04"), [4, 5]),
         (("--since", "2026-01-31T15:00:04+01:00"), [4, 5]),
         (("--since", "2026-02-01"), []),
+        (("--since", "20260131T140004Z"), [4, 5]),
         ((), [1, 2, 3, 4, 5]),
     ],
 )
@@ -129,6 +134,14 @@ def test_lines_since_an_age(age: str, count: int, tmp_path: Path) -> None:
     path = tmp_path / "proxy.log"
     path.write_text("".join(log_line(0, timestamp=each) for each in times))
     assert len(shown(path, "--json", "--since", age)) == count
+
+
+def test_an_instant_is_meant_as_the_log_has_it(log: Path) -> None:
+    """An instant without an offset is in UTC, wherever the operator is."""
+    command = [str(PROGRAM), "tail", "--json", "--since", "2026-01-31T14:00:04", str(log)]
+    environ = {**clean_environ(), "TZ": "AAA-9"}
+    ran = subprocess.run(command, stdout=subprocess.PIPE, env=environ, check=True)
+    assert len(ran.stdout.splitlines()) == 2
 
 
 def test_what_came_before_the_first_instant_is_no_news(tmp_path: Path) -> None:
@@ -323,6 +336,17 @@ def test_a_reader_that_leaves_ends_it(options: tuple[str, ...], log: Path) -> No
         assert tail.ended() == (0, "")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_output_without_a_reader_is_no_failure(options: tuple[str, ...], log: Path) -> None:
+    """What is still in a buffer when the reader has gone is not told at the end of the process either."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [str(PROGRAM), "tail", *options, str(log)]
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=clean_environ(), check=False)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_a_reader_that_takes_a_line_of_many_ends_it(log: Path) -> None:
     """A pipe that breaks in the middle of a long log is no failure either."""
     log.write_text("".join(request(second % 60) + log_line(second % 60) for second in range(5000)))
@@ -330,6 +354,63 @@ def test_a_reader_that_takes_a_line_of_many_ends_it(log: Path) -> None:
         assert tail.next()
         tail.out.close()
         assert tail.ended() == (0, "")
+
+
+class Batches:
+    """A source of which something comes at each look, and then nothing more."""
+
+    name, waits_on = "a", None
+
+    def __init__(self, *batches: list[str]) -> None:
+        self._batches = list(batches)
+
+    @property
+    def ended(self) -> bool:
+        return not self._batches
+
+    def arrived(self) -> Iterator[Arrived]:
+        for text in self._batches.pop(0):
+            yield Arrived("", "a", parsed(text.encode()))
+
+
+def test_a_repetition_that_goes_on_is_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Repeats are told while they go on after a time, and else only when a look brings nothing."""
+    batches = [[request(1)], [request(2)], [request(3)], [], [request(4)], []]
+    told = {}
+    for after_s in (60.0, -1.0):
+        monkeypatch.setattr(tail, "_TELL_S", after_s)
+        screen = tail._Columns(is_folding=True, source_width=0)
+        tail._show(cast("Any", [Batches(*batches)]), Pick(), "", screen)
+        told[after_s] = re.findall(r"and (\d) more", capsys.readouterr().out)
+    assert told == {60.0: ["2", "1"], -1.0: ["1", "1", "1"]}
+
+
+def test_a_closed_input_is_no_log() -> None:
+    """A process without standard input says that there is nothing to read."""
+    command = ["sh", "-c", '"$0" tail <&-', str(PROGRAM)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "there is no log to read" in ran.stderr
+
+
+def test_an_output_of_another_encoding_gets_escapes(tmp_path: Path) -> None:
+    """Letters that the output cannot show are escapes, and no reason to end."""
+    path = tmp_path / "proxy.log"
+    path.write_text(log_line(1, x="ä"), "utf-8")
+    environ = {**clean_environ(), "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run([PROGRAM, "tail", path], capture_output=True, text=True, env=environ, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.endswith(" x=\\xe4\n")
+
+
+def test_the_name_of_a_file_does_no_harm(tmp_path: Path) -> None:
+    """The name of a file is shown with escapes."""
+    paths = [tmp_path / name for name in ("a\x1b[2J", "b")]
+    for path in paths:
+        path.write_text(log_line(1))
+    assert [line.isprintable() and r"a\x1b[2J" in line for line in shown(*paths)] == [True, False]
 
 
 # --- at a terminal
@@ -346,6 +427,16 @@ def test_a_terminal_gets_colours_and_no_harm(tmp_path: Path) -> None:
     assert "\x1b[2m\\x1b]0;mine" in terminal.written
     assert all(line.isprintable() for line in terminal.plain.split("\n"))
     assert terminal.plain.startswith("14:00:01.000 info    request.finished       acme ")
+
+
+def test_json_elsewhere_is_passed_on_byte_for_byte(tmp_path: Path) -> None:
+    """Without a terminal a line is passed on as it is, odd characters and blanks too."""
+    path = tmp_path / "proxy.log"
+    path.write_text('{"a":\t"\x9b31m\u202eä"}\n', "utf-8")
+    ran = subprocess.run(
+        [PROGRAM, "tail", "--json", path], stdout=subprocess.PIPE, env=clean_environ(), check=True
+    )
+    assert ran.stdout == path.read_bytes()
 
 
 def test_a_terminal_gets_json_with_escapes(tmp_path: Path) -> None:

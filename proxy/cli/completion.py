@@ -46,7 +46,7 @@ def tenant_names(
         names = asyncio.run(_names(context.params.get("config_path")))
     except Exception:  # noqa: BLE001 - in the middle of somebody's line there is no place for an error
         return []
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 async def _names(config_path: Path | None) -> list[str]:

@@ -126,9 +126,8 @@ def tail(
     if not files and (sys.stdin is None or sys.stdin.isatty()):  # None: it was closed for us
         raise UsageError("there is no log to read; name a FILE, or pipe the log in")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a terminal of another encoding is no reason to end
+        # A terminal of another encoding is no reason to end.
+        sys.stdout.reconfigure(errors="backslashreplace")
     names = _names(files)
     sources = [Source(path, name, follow=follow) for path, name in zip(files or [None], names, strict=True)]
     try:
