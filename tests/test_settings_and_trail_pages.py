@@ -35,6 +35,9 @@ def loaded(tmp_path: Path) -> tuple[Settings, dict[str, str]]:
         "PLEO_PROXY__LOG__LEVEL": "debug",
         "PLEO_PROXY__ADMIN__TOKEN": "a-token-as-text",
         "PLEO_PROXY__ADMIN__VIEWER_TOKEN__FILE": "/run/viewer",
+        "PLEO_PROXY__NOTIFY__WEBHOOK_URL": "https://chat.example/a-secret-path",
+        "PLEO_PROXY__NOTIFY__WEBHOOK_SECRET__ENV": "ANOTHER_VARIABLE",
+        "PLEO_PROXY__NOTIFY__COMMAND": '["/usr/bin/notify", "--key=a-key"]',
         "SOME_VARIABLE": "the-secret-itself",
     }
     return load(path, environ), environ
@@ -52,6 +55,9 @@ def loaded(tmp_path: Path) -> tuple[Settings, dict[str, str]]:
         ("log.level", '"debug"', "PLEO_PROXY__LOG__LEVEL"),
         ("admin.token", "given as text, which is not shown", "PLEO_PROXY__ADMIN__TOKEN"),
         ("admin.viewer_token", '{ file = "/run/viewer" }', "PLEO_PROXY__ADMIN__VIEWER_TOKEN__FILE"),
+        ("notify.webhook_url", "given as text, which is not shown", "PLEO_PROXY__NOTIFY__WEBHOOK_URL"),
+        ("notify.command", "given as text, which is not shown", "PLEO_PROXY__NOTIFY__COMMAND"),
+        ("notify.smtp_url", "", "default"),
         ("vault.keys", '{ file = "/var/lib/pleo-proxy/keys" }', "default"),
     ],
 )
@@ -69,7 +75,7 @@ def test_every_setting_is_told_and_no_secret(loaded: tuple[Settings, dict[str, s
     found = in_force(*loaded)
     assert [each.key for each in found] == list(keys_of(Settings))
     assert all(each.meaning for each in found)
-    for secret in ("the-secret-itself", "a-token-as-text"):
+    for secret in ("the-secret-itself", "a-token-as-text", "a-secret-path", "a-key"):
         assert secret not in repr(found)
 
 

@@ -13,6 +13,8 @@ from proxy.config.values import show_size
 from proxy.model import Secret
 
 _DEFAULT = "default"
+_PRIVATE = {"notify.webhook_url", "notify.command"}
+"""Settings that people put secrets into, though there are others for them: paths of webhooks, arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def _setting(settings: Settings, key: str, variable: str | None) -> InForce:
     assert field is not None, key
     value: object = getattr(holder, name)
     is_given = name in holder.model_fields_set
-    if isinstance(value, Secret):
+    if isinstance(value, Secret) or (value and key in _PRIVATE):
         text = "given as text, which is not shown"
     elif isinstance(value, int) and kind_of(field).size:
         text = toml(show_size(value))
