@@ -79,8 +79,7 @@ class _Histogram:
         self._sum = self._first + places - 1
 
     def observe(self, seconds: float) -> None:
-        self._tally.add(self._first + bisect_left(self._bounds, seconds))
-        self._tally.add(self._sum, seconds)
+        self._tally.observe(self._first + bisect_left(self._bounds, seconds), self._sum, seconds)
 
 
 class Metrics:
@@ -95,6 +94,8 @@ class Metrics:
         self._others: Callable[[], Iterable[Path]] = tuple
         self._registry = CollectorRegistry()
         self._registry.register(families.Counted(self._items))
+        self._requests: dict[tuple[str, int, str], int] = {}
+        """Where requests of a tenant with a status and an outcome are counted."""
         self._seconds: dict[str, _Histogram] = {}
         self._upstream_seconds = _Histogram(self._tally, families.UPSTREAM_SECONDS)
         self._own_seconds = _Histogram(self._tally, families.OWN_SECONDS)
@@ -201,8 +202,13 @@ class Metrics:
         # A request of no tenant has the empty label, so that callers cannot invent label values.
         tenant = fact.tenant or ""
         numbers = self._tally
-        status_class = _CLASSES.get(fact.status, _OTHER)
-        numbers.add(numbers.index(families.REQUESTS, tenant, status_class, fact.outcome))
+        key = (tenant, fact.status, fact.outcome)
+        index = self._requests.get(key)
+        if index is None:
+            status_class = _CLASSES.get(fact.status, _OTHER)
+            index = numbers.index(families.REQUESTS, tenant, status_class, fact.outcome)
+            self._requests[key] = index
+        numbers.add(index)
         seconds = self._seconds.get(tenant)
         if seconds is None:
             seconds = self._seconds[tenant] = _Histogram(numbers, families.SECONDS, tenant)
@@ -213,16 +219,12 @@ class Metrics:
                 self._own_seconds.observe((fact.duration_ms - fact.upstream_ms) / 1000)
         if fact.retried:
             numbers.add(self._retried)
-        if fact.upstream_status is not None:
-            self._count_response(fact.upstream_status)
-
-    def _count_response(self, status: int) -> None:
-        index = self._responses.get(status)
-        if index is None:
-            index = self._tally.index(families.RESPONSES, _OTHER)
-        self._tally.add(index)
-        if status in self._throttled:
-            self._tally.add(self._throttled[status])
+        status = fact.upstream_status
+        if status is not None:
+            index = self._responses.get(status)
+            numbers.add(numbers.index(families.RESPONSES, _OTHER) if index is None else index)
+            if status in THROTTLING:
+                numbers.add(self._throttled[status])
 
     def _add(self, *key: str) -> None:
         self._tally.add(self._tally.index(*key))
