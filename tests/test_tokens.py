@@ -416,7 +416,7 @@ async def test_restored_grants_do_not_all_come_at_once(pleo: Sandbox, tmp_path: 
             "acme", lambda grant: grant and replace(grant, state=GrantState.UNVERIFIED)
         )
     async with running_proxy(pleo, tmp_path) as proxy:
-        proxy.app.tokens.draw = lambda: 0.5
+        proxy.app.tokens.held.draw = lambda: 0.5
         grant = await proxy.app.store.grant("acme")
         assert grant is not None
         proxy.app.tokens.take(grant)
