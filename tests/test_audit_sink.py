@@ -233,10 +233,11 @@ async def test_what_memory_does_not_hold_is_counted(sink: AuditSink, monkeypatch
     async with writing(sink, trail):
         for _ in range(12):
             sink(REFRESHED)
-        await until(lambda: trail.calls > 2 and len(sink._waiting) == 5)
+        await until(lambda: trail.calls > 2 and sink.waiting == 5)
         trail.fault = None
     assert [entry.event for entry in trail.entries] == ["token.refreshed"] * 5 + ["audit.dropped"]
     assert trail.details()[-1] == {"records": 7}
+    assert (sink.dropped, sink.waiting) == (7, 0)
 
 
 async def test_a_defect_does_not_end_the_recording(sink: AuditSink) -> None:

@@ -43,6 +43,25 @@ async def test_two_instances_serve_one_store(pleo: Sandbox, tmp_path: Path, data
         assert {(await each.app.store.grants())["acme"].generation for each in (first, second)} == {2}
 
 
+async def test_waiting_for_another_instances_refresh_is_counted(
+    pleo: Sandbox, tmp_path: Path, database: str
+) -> None:
+    """Of two that want to refresh one grant, the one that finds the other at it waits, once."""
+    async with two_proxies(pleo, tmp_path, database) as (first, second):
+        await first.add_tenant("acme")
+        await first.connect("acme")
+        await until(lambda: second.app.tokens.states().get("connected") == 1)
+        pleo.advance(1000)
+        async with pleo.hold_token_endpoint() as gate:
+            calls = [asyncio.create_task(first.get("/acme/v2/employees"))]
+            await gate.arrived()
+            calls.append(asyncio.create_task(second.get("/acme/v2/employees")))
+            await until(lambda: second.app.tokens.refresher.lease_waits)
+        assert [(await call).status for call in calls] == [200, 200]
+        waits = [each.app.tokens.refresher.lease_waits for each in (first, second)]
+        assert waits == [0, 1]
+
+
 async def test_a_start_settles_only_its_own_attempts(pleo: Sandbox, tmp_path: Path, database: str) -> None:
     """What another instance is at is left to it: it may be serving."""
     settings = settings_for(pleo, tmp_path, store={"url": database, "state_dir": str(tmp_path)})

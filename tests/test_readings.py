@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.errors import StoreUnavailable
 from proxy.facts import StoreFailed, StoreRecovered
+from proxy.readings import Readings
 from proxy.replay import Kept, ReplayBody
 from proxy.sandbox import Sandbox
+from proxy.telemetry import families
 from tests.harness import Proxy, running_proxy, until
 
 
@@ -114,6 +118,61 @@ async def test_a_401_whose_body_is_gone_is_counted(pleo: Sandbox, tmp_path: Path
         found = scraped(proxy)
         assert found["replay_given_up_total{}"] == 1
         assert found["replay_bytes{place=memory}"] == found["replay_bytes{place=disk}"] == 0
+
+
+def test_each_reading_comes_from_its_part() -> None:
+    """Numbers that are all different end up under the names that are meant, one for each."""
+    grants = SimpleNamespace(
+        states=lambda: {"connected": 1},
+        usable=lambda: {"acme": True, "globex": False},
+        access_left_s=lambda: 2.0,
+        refresh_left_s=lambda: {"acme": 3.0},
+    )
+    refresher = SimpleNamespace(lease_waits=4)
+    tokens = SimpleNamespace(held=grants, waiting=5, refreshes_under_way=6, refresher=refresher)
+    pool = {
+        "connections_open": 17,
+        "connections_idle": 7,
+        "connects_total": 8,
+        "reuses_total": 99,
+        "stale_retries_total": 9,
+    }
+    parts: list[Any] = [
+        SimpleNamespace(kept=Kept(11, 12, 13), under_way=14, not_repeated=15),
+        tokens,
+        SimpleNamespace(connections=set(range(16))),
+        SimpleNamespace(stats=pool),
+        SimpleNamespace(outstanding={1: None, 2: None}),
+        SimpleNamespace(waiting=18, dropped=19),
+        lambda: True,
+    ]
+    readings = Readings(*parts)
+    assert readings.gauges() == {
+        (families.GRANTS, "connected"): 1,
+        (families.USABLE, "acme"): 1.0,
+        (families.USABLE, "globex"): 0.0,
+        (families.REFRESH_LEFT, "acme"): 3.0,
+        (families.ACCESS_LEFT,): 2.0,
+        (families.UNDER_WAY, "requests"): 14,
+        (families.UNDER_WAY, "waiting_for_refresh"): 5,
+        (families.UNDER_WAY, "refreshes"): 6,
+        (families.POOL, "busy"): 10,
+        (families.POOL, "idle"): 7,
+        (families.CALLERS,): 16,
+        (families.REPLAY, "memory"): 11,
+        (families.REPLAY, "disk"): 12,
+        (families.JOURNAL,): 2,
+        (families.STORE_UP,): 1.0,
+        (families.AUDIT_WAITING,): 18,
+    }
+    assert readings.totals() == {
+        families.NOT_REPEATED: 15,
+        families.REPLAY_LOST: 13,
+        families.LEASE_WAITS: 4,
+        families.CONNECTS: 8,
+        families.STALE_RETRIES: 9,
+        families.AUDIT_DROPPED: 19,
+    }
 
 
 class Pieces:

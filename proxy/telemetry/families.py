@@ -127,7 +127,7 @@ def combined(ours: Numbers, theirs: Iterable[tuple[Key, float]]) -> dict[Key, fl
     together = dict(ours)
     for key, value in theirs:
         gauge = GAUGES.get(key[0])
-        if gauge is None or not is_shared(key[0]):
+        if gauge is None:
             continue
         if key not in together:
             together[key] = value
