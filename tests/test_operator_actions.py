@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy import lifecycle
 from proxy.errors import StoreUnavailable
 from proxy.model import GrantState
 from tests.harness import ADMIN_TOKEN, Answer, Proxy, until
@@ -131,6 +132,16 @@ async def test_what_was_never_connected_is_told_so(proxy: Proxy, way: str, actio
     page = Markup((await (await logged_in(proxy)).get("/tenants/initech")).body.decode())
     assert not [form for form in page.all("form") if (form["action"] or "").endswith(action)]
     assert not [link for link in page.all("a") if (link["href"] or "").endswith(action)]
+
+
+@WAYS
+async def test_what_has_lost_its_tokens_has_none_to_refresh(proxy: Proxy, way: str) -> None:
+    """It is told at once, with the state: nobody waits for a refresh that cannot come."""
+    await proxy.app.store.edit_grant("acme", lifecycle.revoked)
+    answer = await do(proxy, "refresh", "acme", way)
+    assert answer.status == 409
+    text = answer.json()["detail"] if way == "api" else shown_text(answer)
+    assert "has no tokens to refresh (state revoked)" in text
 
 
 async def test_a_page_offers_what_can_be_done(proxy: Proxy) -> None:

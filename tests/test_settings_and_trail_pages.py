@@ -116,8 +116,10 @@ async def test_the_trail_is_shown_newest_first_and_every_record_once(proxy: Prox
         body = answer.body.decode()
         assert "<b>x" not in body
         markup = Markup(body)
-        seen += [each["datetime"] or "" for each in markup.all("time")]
+        times = [each["datetime"] or "" for each in markup.all("time")]
+        seen += times
         path = next((link["href"] for link in markup.all("a") if link.get("rel") == "next"), None)
+        assert path is None or len(times) == trail_page.PAGE_RECORDS
     total = len(await proxy.app.store.trail.newest(10_000, None, None))
     assert len(seen) == total > 230
     assert "os:ann" in shown_text(await operator.get("/audit"))
