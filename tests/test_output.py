@@ -92,6 +92,7 @@ def test_what_is_shown_does_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(line.isprintable() for line in out.split("\n"))
     assert out.count(r"\x1b]0;mine") == 4
+    assert "[]" not in out
     assert out.count("[bold]x[/bold] :smile:") == 2
 
 
@@ -106,6 +107,7 @@ def test_what_is_shown_does_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
             ["Opening tokens", "Copying the audit trail", "Opening what was written"],
             "2/2",
         ),
+        (("migrate-store", "STORE", "TARGET"), ["Copying the audit trail"], "1/1"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

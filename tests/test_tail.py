@@ -341,8 +341,9 @@ def test_an_output_without_a_reader_is_no_failure(options: tuple[str, ...], log:
     """What is still in a buffer when the reader has gone is not told at the end of the process either."""
     reader, writer = os.pipe()
     os.close(reader)
+    environ = {**clean_environ(), "PYTHONUNBUFFERED": ""}  # so that there is a buffer
     command = [str(PROGRAM), "tail", *options, str(log)]
-    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=clean_environ(), check=False)
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environ, check=False)
     os.close(writer)
     assert (ran.returncode, ran.stderr) == (0, b"")
 
