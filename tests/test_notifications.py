@@ -582,6 +582,7 @@ async def test_a_lost_grant_and_its_return_are_told(pleo: Sandbox, tmp_path: Pat
             await proxy.connect("acme")
             await until(lambda: len(hook.got) > 1)
             assert told_kinds(hook.bodies())[1:] == [("recovered", ["acme"])]
+            await until(lambda: list(memory.read(tmp_path)) == [Trouble(Kind.NEEDS_REAUTH, "globex")])
         sent = proxy.lines("notify.sent")
         assert [(line["channel"], line["kind"]) for line in sent] == [("webhook", "recovered")]
 
@@ -721,6 +722,7 @@ async def test_what_nobody_got_is_told_after_a_restart(pleo: Sandbox, tmp_path: 
             await proxy.get("/acme/v1/x")
             await proxy.next_fact(NotifyFailed)
             assert (await proxy.get("/globex/v2/employees")).status == 200
+        assert proxy.lines()[-1]["event"] == "proxy.stopped", "what is told last is told before"
         failed = proxy.lines("notify.failed")
         assert [(line["error"], line["retry_in_s"]) for line in failed] == [
             ("unreachable", 5.0),
