@@ -367,3 +367,44 @@ async def test_no_secret_gets_into_the_audit_trail(proxy: Proxy) -> None:
     await proxy.app._audit.close()
     (record,) = await proxy.app.store.trail.newest(1, None, "grant.needs_reauth")
     assert record.entry.details == '{"withheld":true}'
+
+
+def test_a_request_that_is_like_a_clean_one_is_not_looked_at_again() -> None:
+    """The texts of a line are looked at once; other texts are, and all of them once a secret is new."""
+    stream, canary = io.BytesIO(), Looking(b"f" * 20)
+    sink = LogSink(stream, log_format="json", level="info", canary=canary)
+
+    def written(request_id: str, path: str = "/v2/employees") -> bool:
+        before = stream.getvalue().count(b'"request.finished","request_id"')
+        sink(RequestFinished(request_id, "acme", "GET", path))
+        sink.flush()
+        return stream.getvalue().count(b'"request.finished","request_id"') > before
+
+    secret = Secret("Zq7-" + "Kd0aP" * 8)
+    ours = [f"{'f' * 20}{number:012x}" for number in range(9)]
+    assert written(ours[0])
+    assert written(ours[1])
+    assert canary.looks == 1
+    assert written(ours[2], path=f"/{secret.reveal()}")
+    assert canary.looks == 2
+    canary.watch("token", secret)
+    assert not written(ours[3], path=f"/{secret.reveal()}")
+    assert not written(secret.reveal())
+    assert not written("f" * 20 + secret.reveal())
+    assert written("an-id-of-the-callers")
+    looks = canary.looks
+    assert written("an-id-of-the-callers")
+    assert canary.looks == looks + 1
+    assert written(ours[4])
+    assert written(ours[5])
+    assert canary.looks == looks + 2
+
+
+class Looking(Canary):
+    """Counts how often it is asked."""
+
+    looks = 0
+
+    def finds(self, data: bytes) -> bool:
+        self.looks += 1
+        return super().finds(data)

@@ -77,8 +77,10 @@ class Canary:
     """
 
     def __init__(self, harmless: bytes = b"") -> None:
+        self.changes = 0
+        """How often what is known has changed: what was clean before may not be any more."""
+        self.harmless = harmless
         self._salt = os.urandom(16)
-        self._harmless = harmless
         self._mixed: set[int] = set()
         self._odd: Counter[_Piece] = Counter()
         self._odd_hashes: set[int] = set()
@@ -87,6 +89,7 @@ class Canary:
 
     def watch(self, owner: Hashable, *secrets: Secret) -> None:
         """From now on know ``secrets``, and forget those that ``owner`` had before."""
+        self.changes += 1
         # "replace": what is no text is in no line either.
         texts = (secret.reveal().encode("utf-8", "replace") for secret in secrets)
         pieces = tuple(piece for text in texts for piece in self._pieces(text))
@@ -130,8 +133,8 @@ class Canary:
     def _has_odd(self, data: bytes) -> bool:
         if len(self._odd) <= _MOST_SOUGHT:
             return any(piece.sought in data and self._is_at(piece, data) for piece in self._odd)
-        if self._harmless:
-            data = data.replace(self._harmless, b" ")
+        if self.harmless:
+            data = data.replace(self.harmless, b" ")
         return any(self._is_in(self._odd_hashes, run) for run in _ODD_RUN.findall(data))
 
     def _is_at(self, piece: _Piece, data: bytes) -> bool:
