@@ -28,7 +28,7 @@ def canonical(text: str) -> str:
 
     :raises ValueError: it is none; the text says how to write one.
     """
-    kind, _, value = text.strip().partition(":")
+    kind, _, value = _trimmed(text).partition(":")
     match kind:
         case "sha256":
             fingerprint = value.replace(":", "").lower()
@@ -41,6 +41,13 @@ def canonical(text: str) -> str:
     raise ValueError(
         "write san:dns:NAME, san:uri:URI, san:email:ADDRESS, san:ip:ADDRESS, subject:CN=…,O=… or sha256:HEX"
     )
+
+
+def _trimmed(text: str) -> str:
+    """Without white space around it, but with a space that is escaped: it belongs to a value (RFC 4514)."""
+    plain = text.strip(" \t\r\n")
+    backslashes = len(plain) - len(plain.rstrip("\\"))
+    return f"{plain} " if backslashes % 2 else plain
 
 
 def _subject(value: str) -> str:

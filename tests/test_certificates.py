@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.certificates import canonical, names_of
@@ -118,6 +118,9 @@ VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=
 
 
 @given(VALUES, VALUES, VALUES, VALUES)
+@example("0", "\xa0", "0", "0")
+@example("0", " ", "0", "\\ ")
+@example("0", "\\", "0", " a ")
 def test_no_two_subjects_share_a_form(one: str, two: str, three: str, four: str) -> None:
     """Whatever signs are in them, subjects have the same text only if they have the same values."""
 
