@@ -82,6 +82,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
 6. the whole
 
+   * ``listening``: the listeners as the settings have them
    * ``wiring``: the settings as the parts understand them
    * ``readings``: what metrics read of the running parts
    * ``groundwork``: what a start does before anything is served

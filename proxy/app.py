@@ -16,7 +16,7 @@ from time import monotonic
 
 from aiohttp import web
 
-from proxy import __version__, notices, recovery, wiring
+from proxy import __version__, listening, notices, recovery, wiring
 from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
@@ -251,27 +251,27 @@ class App:
                 self.admin, address.host, address.port, wiring.head_limits(self._settings)
             )
         except OSError as error:
-            raise wiring.cannot_listen("listen.admin", address, error) from None
+            raise listening.cannot_listen("listen.admin", address, error) from None
         self._stack.push_async_callback(listener.close)
-        self.admin_address = wiring.shown(listener.name)
+        self.admin_address = listening.shown(listener.name)
 
     def _listen_to_callers(self, sockets: Mapping[Path, socket.socket] | None) -> None:
         settings = self._settings
         self.server = CallerServer(self.exchange, wiring.accept_limits(settings))
         self._stack.callback(self.server.stop_sweeping)
         if sockets is None:
-            sockets = wiring.unix_sockets(settings, self._stack.enter_context(ExitStack()))
+            sockets = listening.unix_sockets(settings, self._stack.enter_context(ExitStack()))
         for listener in settings.listen.proxy:
-            protocol = self.server.behind(wiring.entrance(settings, listener))
-            tls = wiring.caller_tls(listener, self._emit)
-            lock = None if tls is None else wiring.lock(settings, listener, tls, self._emit)
+            protocol = self.server.behind(listening.entrance(settings, listener))
+            tls = listening.caller_tls(listener, self._emit)
+            lock = None if tls is None else listening.lock(settings, listener, tls, self._emit)
             self._tls += [tls] if tls is not None else []
-            for door in wiring.doors(listener, protocol, sockets, lock, reuse_port=self._worker is not None):
+            shared = self._worker is not None
+            for door in listening.doors(listener, protocol, sockets, lock, reuse_port=shared):
                 self._stack.callback(door.close)
                 self._doors.append(door)
-                self._callers_doors.append(
-                    CallersDoor(wiring.shown(door.name), tls is not None, listener.tenant)
-                )
+                name = listening.shown(door.name)
+                self._callers_doors.append(CallersDoor(name, tls is not None, listener.tenant))
         self.proxy_addresses = tuple(door.address for door in self._callers_doors)
 
     # --- run
@@ -329,7 +329,7 @@ class App:
 
     def _set_tenants(self, tenants: Mapping[str, Tenant]) -> None:
         before = self.exchange.directory.tenants
-        missing = {named for named in wiring.tenants_named(self._settings) if named[1] not in tenants}
+        missing = {named for named in listening.tenants_named(self._settings) if named[1] not in tenants}
         for setting, name in sorted(missing - self._missing):
             self._emit(TenantMissing(setting, name))
         self._missing = missing

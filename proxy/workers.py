@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Any
 
-from proxy import wiring
+from proxy import listening
 from proxy.config import Address, Settings, tcp_addresses
 from proxy.facts import Emit, WorkerDied, WorkerStarted
 
@@ -192,7 +192,7 @@ def check_ports(settings: Settings) -> None:
                 probe.bind((address.host, address.port))
                 probe.listen(1)
             except OSError as error:
-                raise wiring.cannot_listen(item, address, error) from None
+                raise listening.cannot_listen(item, address, error) from None
 
 
 def stop_with_parent(stop: asyncio.Event) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from proxy import app, config, groundwork, hardening, wiring, workers
+from proxy import app, config, groundwork, hardening, listening, workers
 from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
@@ -79,7 +79,7 @@ async def _supervise(settings: Settings, config_path: Path | None) -> int:
     async with AsyncExitStack() as stack:
         workers.check_ports(settings)
         generated, keys = await groundwork.prepare(settings, os.environ, stack, emit)
-        sockets = wiring.unix_sockets(settings, stack.enter_context(ExitStack()))
+        sockets = listening.unix_sockets(settings, stack.enter_context(ExitStack()))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pleo-proxy-"))
         handover = _Handover(keys.reveal())
         work = partial(
@@ -189,7 +189,7 @@ def check(config_path: Path | None) -> None:
         if hardening.is_listed_by_others(folder)
     ]
     for listener in settings.listen.proxy:
-        wiring.caller_tls(listener, lambda _fact: None)
+        listening.caller_tls(listener, lambda _fact: None)
     channels_of(settings, os.environ, time.time)
     for warning in [*config.warnings(settings), *listed]:
         click.echo(f"Warning: {warning}", err=True)
