@@ -4,7 +4,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/pleo-proxy
 WORKDIR /src
 # First what changes seldom, so that it is built seldom.
-# With the extras postgres and aws.
+# With the extras postgres, aws and otel.
 COPY requirements-extras.lock ./
 RUN /opt/pleo-proxy/bin/pip install --require-hashes -r requirements-extras.lock
 COPY pyproject.toml README.md LICENSE ./

@@ -79,7 +79,7 @@ lock: .venv/bin/python
 	cp requirements-dev.lock requirements.lock
 	$(COMPILE) --group build pyproject.toml -o requirements.lock
 	cp requirements-dev.lock requirements-extras.lock
-	$(COMPILE) --group build --extra postgres --extra aws pyproject.toml -o requirements-extras.lock
+	$(COMPILE) --group build --extra postgres --extra aws --extra otel pyproject.toml -o requirements-extras.lock
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -15,12 +15,13 @@ PAGE = ROOT / "docs" / "licences.md"
 
 ACCEPTED = {
     # Keep the notice; that is all.
-    "MIT", "MIT License", "MIT-0", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "Public Domain",
+    "MIT", "MIT License", "MIT-0", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "3-Clause BSD License",
+    "Public Domain",
     "PSF-2.0", "Python Software Foundation License",
     # The same, and a licence of patents.
     "Apache-2.0", "Apache Software License", "Apache License, Version 2.0",
     # Changes to its own files would have to be published; they are used unchanged.
-    "MPL-2.0",
+    "MPL-2.0", "Mozilla Public License 2.0", "MPL 2.0",
 }  # fmt: skip
 """As packages declare them: SPDX names, or those of the classifiers."""
 
@@ -69,6 +70,6 @@ def page() -> str:
         raise ValueError(f"what is installed is not what {EXTRAS.name} says; `make .venv/dev` installs that")
     lines = ["| package | version | licence | comes with |", "|---|---|---|---|"]
     for each in packages:
-        comes = "the proxy" if each.name in running else "an extra (`postgres`, `aws`)"
+        comes = "the proxy" if each.name in running else "an extra (`postgres`, `aws`, `otel`)"
         lines.append(f"| {each.name} | {each.version} | {each.licence} | {comes} |")
     return _HEAD + "\n" + "\n".join(lines) + "\n"
