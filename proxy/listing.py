@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from proxy.model import Grant, GrantState, Tenant
+from proxy.model import DAY_S, Grant, GrantState, Tenant
 
 Row = dict[str, Any]
+_MINUTE_S, _HOUR_S = 60.0, 3600.0
 
 
 def tenants(all_tenants: Iterable[Tenant], grants: Mapping[str, Grant]) -> list[Row]:
@@ -57,6 +58,20 @@ def routes(tenant: Tenant) -> list[str]:
 def instant(at: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def span(seconds: float) -> str:
+    """A span of time as people say it, in one unit, rounded down."""
+    for length_s, unit in ((DAY_S, "day"), (_HOUR_S, "hour"), (_MINUTE_S, "minute")):
+        if seconds >= length_s:
+            count = int(seconds // length_s)
+            return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+    return "under a minute"
+
+
+def distance(at: float, now: float) -> str:
+    """How far an instant is from now, and on which side of it."""
+    return f"in {span(at - now)}" if at >= now else f"{span(now - at)} ago"
 
 
 def shown(value: object) -> str:

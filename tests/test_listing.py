@@ -132,3 +132,29 @@ def test_the_state_is_the_grants(state: GrantState) -> None:
     """A grant's state is shown as it is stored; only a missing grant is "none"."""
     assert listing.state(Grant("acme", state, 1)) is state
     assert listing.state(None) is GrantState.NONE
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "under a minute"),
+        (59.9, "under a minute"),
+        (60, "1 minute"),
+        (3599, "59 minutes"),
+        (3600, "1 hour"),
+        (86399, "23 hours"),
+        (86400, "1 day"),
+        (58 * 86400 + 5, "58 days"),
+    ],
+)
+def test_spans_are_told_in_one_unit(seconds: float, text: str) -> None:
+    """Rounded down, so that nothing that ends is shown to end later."""
+    assert listing.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("at", "text"), [(1000.0, "in under a minute"), (1120.5, "in 2 minutes"), (880.0, "2 minutes ago")]
+)
+def test_a_distance_has_a_side(at: float, text: str) -> None:
+    """What is to come and what is over are told apart."""
+    assert listing.distance(at, 1000.0) == text

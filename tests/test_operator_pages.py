@@ -81,24 +81,6 @@ def test_every_state_has_a_word(state: GrantState, outcome: Outcome | None) -> N
     ).word
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "under a minute"),
-        (59.9, "under a minute"),
-        (60, "1 minute"),
-        (3599, "59 minutes"),
-        (3600, "1 hour"),
-        (86399, "23 hours"),
-        (86400, "1 day"),
-        (58 * 86400 + 5, "58 days"),
-    ],
-)
-def test_spans_are_told_in_one_unit(seconds: float, text: str) -> None:
-    """Rounded down, so that nothing that ends is shown to end later."""
-    assert words.span(seconds) == text
-
-
 def test_a_token_is_told_by_its_age_and_its_lifetime() -> None:
     """Also one that has expired, and none at all."""
     assert words.token_age(GOOD, NOW) == "4 minutes of 15 minutes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,38 @@ def test_states_are_words_and_colours_at_a_terminal(columns: int, ours: Cli) -> 
     for word in ("connected", "revoked", "none"):
         assert word in ours.done("tenants", "list").out
     assert "\x1b" not in ours.done("tenants", "list").out
+
+
+@pytest.mark.parametrize(
+    ("columns", "gone"),
+    [
+        (140, []),
+        (100, ["scopes"]),
+        (90, ["scopes", "generation"]),
+        (80, ["scopes", "generation", "company"]),
+    ],
+)
+def test_a_table_does_without_its_lesser_columns_first(columns: int, gone: list[str], ours: Cli) -> None:
+    """On a narrower terminal a table loses the columns that matter least, says which, and stays a table."""
+    with at_terminal("grants", "list", "--config", str(ours.config), columns=columns) as terminal:
+        assert terminal.ended() == 0
+    lines = terminal.plain.splitlines()
+    assert [name for name in ("scopes", "generation", "company") if name not in lines[0] + lines[1]] == gone
+    assert [line.split()[:2] for line in lines[2:5]] == [
+        ["acme", "connected"],
+        ["globex", "revoked"],
+        ["initech", "none"],
+    ]
+    assert lines[5:] == ([f"Too wide for this terminal, and in --json: {', '.join(gone)}."] if gone else [])
+
+
+def test_instants_are_distances_at_a_terminal_only(ours: Cli) -> None:
+    """People see how long a token holds; a file or a program gets the instant."""
+    with at_terminal("grants", "list", "--config", str(ours.config), columns=400) as terminal:
+        assert terminal.ended() == 0
+    (row,) = [line for line in terminal.plain.splitlines() if line.startswith("acme")]
+    assert re.search(r"in 14 minutes +in 57 days +under a minute ago", row)
+    assert re.search(r"^acme .*T\d\d:\d\d:\d\d\+00:00", ours.done("grants", "list").out, re.MULTILINE)
 
 
 def test_one_grant_is_coloured_too(ours: Cli) -> None:

@@ -1,4 +1,4 @@
-"""What pages say of tenants and their grants: states, spans of time and shares, in words. Pure.
+"""What pages say of tenants and their grants: states, ages and shares, in words. Pure.
 
 A state is a word and a tone; the tone is a colour, which never stands alone.
 """
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from proxy import listing
-from proxy.model import DAY_S, Grant, GrantState, Outcome, Tenant
+from proxy.listing import span
+from proxy.model import Grant, GrantState, Outcome, Tenant
 
-_MINUTE_S, _HOUR_S = 60.0, 3600.0
+_MINUTE_S = 60.0
 
 
 class Tone(StrEnum):
@@ -71,15 +72,6 @@ def health(tenant: Tenant, grant: Grant | None, *, now: float, warn_s: float) ->
     if grant.refresh_expires_at is not None and grant.refresh_expires_at - now <= warn_s:
         return Health("ends soon", Tone.WARN, "Make a connect link before the authorisation ends.")
     return Health("refreshing" if state is GrantState.REFRESHING else "connected", Tone.GOOD)
-
-
-def span(seconds: float) -> str:
-    """A span of time as people say it, in one unit, rounded down."""
-    for length_s, unit in ((DAY_S, "day"), (_HOUR_S, "hour"), (_MINUTE_S, "minute")):
-        if seconds >= length_s:
-            count = int(seconds // length_s)
-            return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
-    return "under a minute"
 
 
 def ago(at: float | None, now: float) -> str:

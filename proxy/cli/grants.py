@@ -71,9 +71,17 @@ def grants() -> None:
 @json_option
 @config_option
 def list_(config_path: Path | None, *, as_json: bool) -> None:
-    """List the grant of every tenant."""
+    """List the grant of every tenant.
+
+    At a terminal instants are shown by how far away they are; elsewhere, and in --json, as they are.
+    """
     rows = with_store(config_path, _rows)
-    print_rows(rows, as_json=as_json, empty="No tenants yet. Add one: pleo-proxy tenants add NAME")
+    print_rows(
+        rows,
+        as_json=as_json,
+        empty="No tenants yet. Add one: pleo-proxy tenants add NAME",
+        lesser=("scopes", "generation", "company"),
+    )
 
 
 @grants.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import click
@@ -14,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from proxy import listing
 from proxy.loglines import printable
 
 _STYLES: dict[tuple[str, object], str] = {
@@ -32,6 +35,8 @@ _STYLES: dict[tuple[str, object], str] = {
     ("last_outcome", "unknown"): "yellow",
 }
 """Colours of what an operator looks for first; the words say the same where there are none."""
+_INSTANT = "_at"
+"""Ends the name of a field that is an instant."""
 
 
 def warn_of_arguments(item: str, remedy: str) -> None:
@@ -48,10 +53,13 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - anything that is JSON
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+def print_rows(
+    rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str, lesser: Sequence[str] = ()
+) -> None:
     """A listing: JSON for programs, a table for people, or a block for each row on a narrow terminal.
 
     :param empty: what to do when there is nothing.
+    :param lesser: columns without which a table fits a narrower terminal; the first of them goes first.
     """
     if as_json:
         print_json(list(rows))
@@ -59,21 +67,42 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> 
     if not rows:
         click.echo(empty, err=True)
         return
+    at_terminal = sys.stdout.isatty()
     # Not on a terminal: no width to fit, so no cell is cut in a file or a pipe.
-    console = Console(width=None if sys.stdout.isatty() else 500)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("\n").join(_lines(name, value)) for name, value in row.items()))
-    unbounded = console.options.update(max_width=10_000)
-    if console.measure(table, options=unbounded).maximum <= console.width:
-        console.print(table)
-        return
+    console = Console(width=None if at_terminal else 500)
+    now = time.time() if at_terminal else None
+    for count in range(len(lesser) + 1):
+        left_out = lesser[:count]
+        table = _table(rows, [name for name in rows[0] if name not in left_out], now)
+        if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+            console.print(table)
+            if left_out:
+                click.echo(f"Too wide for this terminal, and in --json: {', '.join(left_out)}.", err=True)
+            return
     for number, row in enumerate(rows):
         if number:
             click.echo()
         print_record(row, as_json=False)
+
+
+def _table(rows: Sequence[dict[str, Any]], names: Sequence[str], now: float | None) -> Table:
+    """These columns; instants by how far they are from ``now``, where that is given."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        is_instant = now is not None and name.endswith(_INSTANT)
+        table.add_column(
+            name.removesuffix(_INSTANT).replace("_", "\n") if is_instant else name.replace("_", " "),
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text("\n").join(_cell(name, row[name], now)) for name in names))
+    return table
+
+
+def _cell(name: str, value: object, now: float | None) -> list[Text]:
+    if now is not None and name.endswith(_INSTANT) and isinstance(value, str):
+        return [Text(listing.distance(datetime.fromisoformat(value).timestamp(), now))]
+    return _lines(name, value)
 
 
 def print_record(record: dict[str, Any], *, as_json: bool) -> None:

@@ -189,7 +189,12 @@ def list_(config_path: Path | None, *, as_json: bool) -> None:
         return listing.tenants((await store.tenants()).values(), await store.grants())
 
     rows = with_store(config_path, work)
-    print_rows(rows, as_json=as_json, empty="No tenants yet. Add one: pleo-proxy tenants add NAME")
+    print_rows(
+        rows,
+        as_json=as_json,
+        empty="No tenants yet. Add one: pleo-proxy tenants add NAME",
+        lesser=("routes", "preset"),
+    )
 
 
 @tenants.command()
