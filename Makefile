@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint browser licences sbom audit bench bench-quick scale lock fuzz soak fuzz-coverage
+.PHONY: run test lint docs browser licences sbom audit bench bench-quick scale lock fuzz soak fuzz-coverage
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -25,6 +25,11 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in build/site. (Not with --quiet: what is not said counts for nothing in its strictness.)
+docs: .venv/dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file docs/site/mkdocs.yml
+	@echo "Open build/site/index.html, or serve it: python3 -m http.server --directory build/site"
 
 # What a request costs, here and in other proxies; writes docs/performance.md. Needs nginx and wrk, and two cores.
 bench: .venv/dev

@@ -76,11 +76,11 @@ EVENTS: dict[str, Callable[[Grant | None], Grant | None]] = {
 _HEAD = """# The life of a grant
 
 Made from `proxy/lifecycle.py` by asking it; do not edit. What the states mean for callers is in the
-[handbook](operating.md#states-of-a-grant).
+[handbook](operating.md#states-of-a-grant), and why a refresh goes as it does in
+[how refreshing works](refreshing.md).
 
-```mermaid
-stateDiagram-v2
-    [*] --> none
+![The states of a grant and what leads from one to another](lifecycle.svg)
+
 """
 
 
@@ -96,17 +96,22 @@ def _after(state: GrantState, event: str) -> GrantState:
     return GrantState.NONE if grant is None else grant.state
 
 
-def render() -> str:
-    """The whole page."""
-    arrows = []
+def arrows() -> dict[tuple[str, str], list[str]]:
+    """What leads from one state to another, by events."""
+    found: dict[tuple[str, str], list[str]] = {}
     for state in GrantState:
         for event in EVENTS:
             after = _after(state, event)
             if after is not state:
-                arrows.append(f"    {state.value} --> {after.value}: {event}\n")
+                found.setdefault((state.value, after.value), []).append(event)
+    return found
+
+
+def render() -> str:
+    """The whole page."""
     rows = [f"| {' | '.join(['in state', *EVENTS])} |\n", f"|{'---|' * (len(EVENTS) + 1)}\n"]
     for state in GrantState:
         cells = [f"`{_after(state, event).value}`" for event in EVENTS]
         cells = ["" if cell == f"`{state.value}`" else cell for cell in cells]
         rows.append(f"| {' | '.join([f'`{state.value}`', *cells])} |\n")
-    return f"{_HEAD}{''.join(arrows)}```\n\n{_FOOT}{''.join(rows)}"
+    return f"{_HEAD}{_FOOT}{''.join(rows)}"

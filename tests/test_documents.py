@@ -38,15 +38,16 @@ from proxy.model import Secret
 from proxy.sandbox import COMPANIES, Sandbox
 from proxy.tenants import hash_legacy_key
 from proxy.tokens import RefreshRules, Tokens
-from tests import lifecycle_page, log_schema
+from tests import lifecycle_diagram, lifecycle_page, log_schema
 from tests.command import subcommands
 from tests.harness import Proxy, running_proxy
 from tests.test_house_rules import FACTS, NAMES, ROOT, all_commands, checks_in
 
 README = ROOT / "README.md"
 LIFECYCLE = ROOT / "docs" / "lifecycle.md"
+DIAGRAM = ROOT / "docs" / "lifecycle.svg"
 COMMANDS = ROOT / "docs" / "commands.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ANEW = "make it anew with `.venv/bin/python -m tests.test_documents`"
 
 
@@ -445,6 +446,21 @@ def test_the_image_is_built_from_what_there_is() -> None:
 def test_the_lifecycle_page_is_up_to_date() -> None:
     """``docs/lifecycle.md`` shows what the rules make of every state."""
     assert LIFECYCLE.read_text() == lifecycle_page.render(), ANEW
+    assert DIAGRAM.read_text() == lifecycle_diagram.render(lifecycle_page.arrows()), ANEW
+
+
+def test_the_diagram_has_every_state_and_arrow() -> None:
+    """The picture has a box for each state, and each event between each two states as a label or a look."""
+    arrows = lifecycle_page.arrows()
+    drawn = DIAGRAM.read_text()
+    names = re.findall(r'class="name".*?>(\w+)<', drawn)
+    assert sorted(names) == sorted({state for pair in arrows for state in pair})
+    by_look = {"a person consents": "c", "an operator revokes": "r"}
+    for event in {event for events in arrows.values() for event in events}:
+        times = sum(event in events for events in arrows.values())
+        look = by_look.get(event)
+        found = drawn.count(f">{event}<") if look is None else drawn.count(f'class="h{look}"')
+        assert found == times, event
 
 
 def test_the_tenants_example_is_what_the_handbook_points_to() -> None:
@@ -458,6 +474,7 @@ def main() -> None:
     README.write_text(with_generated(README.read_text()))
     COMMANDS.write_text(render_commands())
     LIFECYCLE.write_text(lifecycle_page.render())
+    DIAGRAM.write_text(lifecycle_diagram.render(lifecycle_page.arrows()))
     log_schema.SCHEMA.write_text(log_schema.render())
     (ROOT / "docs" / "configuration.md").write_text(reference())
 

@@ -94,7 +94,7 @@ def installs(path: Path) -> list[str]:
 def test_pip_takes_nothing_without_hashes() -> None:
     """Every call of pip that we make or advise names a lock file and asks for its hashes."""
     files = [ROOT / "Makefile", ROOT / "Dockerfile", ROOT / ".ci" / "run", *ROOT.glob("*.md")]
-    files += [*(ROOT / "docs").glob("*.md"), *(ROOT / "proxy").rglob("*.py")]
+    files += [*(ROOT / "docs").rglob("*.md"), *(ROOT / "proxy").rglob("*.py")]
     calls = {(path.name, call) for path in files for call in installs(path)}
     assert {name for name, _ in calls} >= {
         "Makefile",
