@@ -86,6 +86,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``wiring``: the settings as the parts understand them
    * ``readings``: what metrics read of the running parts
    * ``groundwork``: what a start does before anything is served
+   * ``watch``: keeps what is in force in step with the store
    * ``app``: builds everything in this order and owns its life
    * ``workers``: several processes of it under one supervisor
 

@@ -16,9 +16,7 @@ from proxy.facts import Emit
 from proxy.model import Secret
 from proxy.store import ServeLock, Store, instance_name, open_store
 from proxy.vault import Vault
-
-LEASE_MARGIN_S = 10.0
-"""What a refresh may take beside the provider's time-out: reading, sealing, saving on a slow disk."""
+from proxy.wiring import LEASE_MARGIN_S
 
 
 async def prepare(

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from proxy import unix_socket
+from proxy.admin.ways import CallersDoor
 from proxy.arrival import Networks
 from proxy.caller_tls import CallerTls, TlsFiles
 from proxy.config import Address, CallerListener, Settings, SocketPath
@@ -21,6 +22,7 @@ from proxy.door import Door, Lock, open_doors
 from proxy.entrance import Entrance, Peers
 from proxy.errors import OperatorError
 from proxy.facts import Emit, HandshakeFailed
+from proxy.listener import CallerServer
 
 
 def entrance(settings: Settings, listener: CallerListener) -> Entrance:
@@ -97,6 +99,55 @@ def doors(
         return open_doors(protocol, address.host, address.port, reuse_port=reuse_port, lock=lock)
     except OSError as error:
         raise cannot_listen("listen.proxy", address, error) from None
+
+
+class Doors:
+    """All of the callers' listeners, none of them before :meth:`open`."""
+
+    def __init__(self) -> None:
+        self._doors: list[Door] = []
+        self.shown: list[CallersDoor] = []
+        """As operators see them."""
+        self.tls: list[CallerTls] = []
+        """Of those that have any."""
+
+    def open(
+        self,
+        settings: Settings,
+        server: CallerServer,
+        sockets: Mapping[Path, socket.socket],
+        emit: Emit,
+        *,
+        shared: bool,
+    ) -> None:
+        """Let callers in.
+
+        :param shared: other processes listen on the same ports.
+        :raises OperatorError: one of the listeners cannot be had.
+        """
+        for listener in settings.listen.proxy:
+            protocol = server.behind(entrance(settings, listener))
+            tls = caller_tls(listener, emit)
+            fitted = None if tls is None else lock(settings, listener, tls, emit)
+            self.tls += [tls] if tls is not None else []
+            for door in doors(listener, protocol, sockets, fitted, reuse_port=shared):
+                self._doors.append(door)
+                self.shown.append(CallersDoor(shown(door.name), tls is not None, listener.tenant))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where callers connect."""
+        return tuple(door.address for door in self.shown)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        for door in self._doors:
+            door.close()
+
+    async def all_inside(self) -> None:
+        """Wait until those who have come in by now are connections."""
+        for door in self._doors:
+            await door.all_inside()
 
 
 def tenants_named(settings: Settings) -> list[tuple[str, str]]:

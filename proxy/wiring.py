@@ -6,6 +6,7 @@ certificates.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -40,11 +41,16 @@ from proxy.notices import Rules, Survey
 from proxy.notifications import Herald, channels_of
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
+from proxy.refresher import Refresher
+from proxy.store import Journal, Store
 from proxy.telemetry.canary import Canary, as_sent
 from proxy.tenants import Directory
 from proxy.tokens import RefreshRules
 from proxy.upstream import Upstream
 from proxy.vault import Vault
+
+LEASE_MARGIN_S = 10.0
+"""What a refresh may take beside the provider's time-out: reading, sealing, saving on a slow disk."""
 
 
 def http_proxy(settings: Settings, environ: Mapping[str, str]) -> HttpProxy | None:
@@ -135,6 +141,36 @@ def refresh_rules(settings: Settings) -> RefreshRules:
         backoff_max_s=refresh.backoff_max_s,
         client_rejected_pause_s=refresh.client_rejected_pause_s,
         warn_s=refresh.warn_days * DAY_S,
+    )
+
+
+def refresher(
+    settings: Settings,
+    store: Store,
+    journal: Journal,
+    *,
+    vault: Vault,
+    provider: Provider,
+    emit: Emit,
+    clock: Clock,
+    owner: str,
+) -> Refresher:
+    """What carries out one refresh.
+
+    :param owner: the name under which this process holds leases.
+    """
+    return Refresher(
+        store,
+        journal,
+        vault,
+        provider,
+        lifetimes(settings),
+        emit,
+        clock,
+        asyncio.sleep,
+        owner,
+        lease_s=settings.refresh.timeout_s + LEASE_MARGIN_S,
+        takeover_s=settings.refresh.takeover_s,
     )
 
 

@@ -108,7 +108,7 @@ class Proxy:
             return wanted
 
         await self.app.store.edit_tenants(edit)
-        await self.app.reload()
+        await self.app.watch.take_up()
         return tenant
 
     async def link(self, name: str) -> str:

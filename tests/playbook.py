@@ -323,7 +323,7 @@ async def connect(theatre: Stage, name: str, expires_in_s: float = 900) -> None:
     )
     grant = lifecycle.connected(sealed, tenant=name, company="c", scopes=(), generation=1)
     await running.store.edit_grant(name, lambda _: grant)
-    await running.reload()
+    await running.watch.take_up()
 
 
 def refresh_request(theatre: Stage, refresh_token: str) -> bytes:

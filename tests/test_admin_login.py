@@ -353,7 +353,7 @@ async def test_housekeeping_forgets_sessions_that_are_over(proxy: Proxy) -> None
     browser = await logged_in(proxy)
     key = hashlib.sha256(browser.cookies[SESSION].encode()).hexdigest()
     proxy.pleo.advance(1801)
-    await proxy.app.keep_house()
+    await proxy.app.watch.keep_house()
     assert await proxy.app.store.sessions.get(key) is None
 
 

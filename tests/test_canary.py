@@ -325,7 +325,7 @@ async def plant_grant(proxy: Proxy) -> None:
     )
     grant = lifecycle.connected(sealed, tenant="acme", company="c", scopes=(), generation=1)
     await proxy.app.store.edit_grant("acme", lambda _: grant)
-    await proxy.app.reload()
+    await proxy.app.watch.take_up()
 
 
 async def test_nothing_of_an_ordinary_run_is_withheld(proxy: Proxy, pleo: Sandbox) -> None:

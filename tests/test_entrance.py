@@ -113,7 +113,7 @@ async def test_a_listener_of_a_tenant_that_does_not_exist(pleo: Sandbox, tmp_pat
         await proxy.add_tenant("initech")
         assert (await proxy.get("/v2/employees")).status == 503
         await proxy.app.store.edit_tenants(lambda stored: {n: t for n, t in stored.items() if n != "initech"})
-        await proxy.app.reload()
+        await proxy.app.watch.take_up()
         assert len(proxy.lines(TenantMissing.event)) == 3
 
 

@@ -63,7 +63,7 @@ async def world(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
         await running.add_tenant("ended", company=ACME)
         assert (await running.connect("ended", "acme")).status == 200
         await running.app.store.edit_grant("ended", lifecycle.revoked)
-        await running.app.reload()
+        await running.app.watch.take_up()
         await running.add_tenant("keyed", shared_keys=(hash_shared_key(Secret(SHARED_KEY)),))
         await running.add_tenant("shown", certificates=("san:dns:tool.internal",))
         await running.add_tenant("far", policy=Policy(callers=("10.0.0.0/8",)))

@@ -93,7 +93,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ),
     ("exchange",),
     ("caller_tls", "door", "unix_socket", "entrance", "listener", "telemetry", "notifications", "admin"),
-    ("listening", "wiring", "readings", "groundwork", "app", "workers"),
+    ("listening", "wiring", "readings", "groundwork", "watch", "app", "workers"),
     ("cli", "__main__"),
 )
 """A module imports what stands before it, in lower layers or its own, and nothing else of the project."""

@@ -654,7 +654,7 @@ async def test_what_another_process_saw_is_told(pleo: Sandbox, tmp_path: Path) -
                 return replace(grant, state=GrantState.NEEDS_REAUTH, access=None, refresh=None)
 
             await proxy.app.store.edit_grant("acme", end)
-            await proxy.app.reload()
+            await proxy.app.watch.take_up()
             await until(lambda: hook.got)
             assert [fact for fact in proxy.facts if isinstance(fact, GrantNeedsReauth)] == []
     assert told_kinds(hook.bodies()) == [("needs_reauth", ["acme"])]

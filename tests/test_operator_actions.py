@@ -168,17 +168,17 @@ async def test_a_change_that_could_not_be_taken_up_is_taken_up_later(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store fails right after the change: the watch makes up for it, though nobody else did anything."""
-    monkeypatch.setattr(proxy.app, "_set_tenants", fails_once(proxy))
+    monkeypatch.setattr(proxy.app.watch, "set_tenants", fails_once(proxy))
     answer = await do(proxy, "disable", "acme", "api")
     assert answer.status == 503
     assert (await proxy.get(EMPLOYEES)).status == 200
-    watch = asyncio.create_task(proxy.app.watch())
+    watch = asyncio.create_task(proxy.app.follow())
     await until(lambda: not proxy.app.exchange.directory.tenants["acme"].enabled)
     watch.cancel()
 
 
 def fails_once(proxy: Proxy) -> Any:
-    real = proxy.app._set_tenants
+    real = proxy.app.watch.set_tenants
     calls: list[Any] = []
 
     def set_tenants(tenants: Any) -> None:

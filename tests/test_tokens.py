@@ -232,7 +232,7 @@ async def test_a_defect_in_a_refresh_is_logged_and_retried(proxy: Proxy) -> None
 async def test_a_removed_tenant_is_gone_with_its_token(proxy: Proxy) -> None:
     """Removing a tenant erases its grant, and calls for it find no tenant."""
     await proxy.app.store.edit_tenants(lambda stored: {"globex": stored["globex"]})
-    await proxy.app.reload()
+    await proxy.app.watch.take_up()
     assert await problem_name(proxy) == "tenant-unknown"
     assert list(await proxy.app.store.grants()) == ["globex"]
     # Added again under the same name it is a new tenant without a grant.
@@ -343,7 +343,7 @@ async def test_news_about_the_same_tokens_forget_nothing(proxy: Proxy, tmp_path:
     other = open_store(tmp_path / "proxy.db")
     await other.edit_grant("acme", lambda grant: grant and replace(grant, last_outcome=Outcome.NOT_SENT))
     await other.close()
-    await proxy.app.reload()
+    await proxy.app.watch.take_up()
     requests = len(proxy.pleo.api_requests), proxy.pleo.counters.token_requests
     assert await problem_name(proxy) == "provider-unavailable"
     assert (len(proxy.pleo.api_requests), proxy.pleo.counters.token_requests) == requests

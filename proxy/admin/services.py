@@ -48,8 +48,8 @@ class Services:
     """For the tenants in force and these grants."""
     vault: Vault
     """Signs what the audit trail is to have."""
-    reload: Callable[[], Awaitable[None]]
-    """Take up what is stored now: a process is not told of what it stores itself."""
+    take_up: Callable[[], Awaitable[None]]
+    """Have in force what is stored now: a process is not told of what it stores itself."""
     emit: Emit
     clock: Clock
 
@@ -65,12 +65,12 @@ class Services:
     async def switch(self, tenant: str, user: str, *, enabled: bool) -> None:
         """As :func:`proxy.actions.switch`, in the name of ``user``."""
         await actions.switch(self.store, self._recorder(user), tenant, enabled=enabled)
-        await self.reload()
+        await self.take_up()
 
     async def revoke(self, tenant: str, user: str) -> None:
         """As :func:`proxy.actions.revoke`, in the name of ``user``."""
         await actions.revoke(self.store, self._recorder(user), tenant)
-        await self.reload()
+        await self.take_up()
 
     async def refresh(self, tenant: str, user: str) -> None:
         """Refresh the tokens of ``tenant`` now, and wait for the outcome.
@@ -78,7 +78,7 @@ class Services:
         Raises as :func:`proxy.actions.ask_for_refresh` and :func:`proxy.actions.refreshed`.
         """
         before = await actions.ask_for_refresh(self.store, self._recorder(user), tenant)
-        await self.reload()
+        await self.take_up()
         await actions.refreshed(self.store, before)
 
     def _recorder(self, user: str) -> Recorder:

@@ -76,7 +76,7 @@ async def _demo(folder: Path, port: int, admin_port: int) -> None:
             settings, os.environ, emit=fan_out(_tell, metrics), metrics=metrics, stack=stack
         )
         await running.store.edit_tenants(lambda _: {name: Tenant(name) for name in _TENANTS})
-        await running.reload()
+        await running.watch.take_up()
         for name in _TENANTS:
             await _connect(running, settings, name)
         token = running.generated_admin_token

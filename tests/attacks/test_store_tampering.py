@@ -196,7 +196,7 @@ async def test_two_exchanged_tenants_are_both_refused(pleo: Sandbox, tmp_path: P
         own, other = (raw.grant(name) for name in TENANTS)
         raw.put("acme", **other)
         raw.put("globex", **own)
-        await proxy.app.reload()
+        await proxy.app.watch.take_up()
         assert len(proxy.lines("vault.value_refused")) == 2
         assert {outcome(answer) for answer in (await asked(proxy)).values()} == {REFUSED}
     async with running_proxy(pleo, tmp_path, store=raw.settings) as proxy:
@@ -226,7 +226,7 @@ async def test_an_older_row_put_back_ends_in_a_loud_refusal(
         await until(lambda: raw.grant("acme")["generation"] == "2")
         if running:
             raw.put("acme", **older)
-            await proxy.app.reload()
+            await proxy.app.watch.take_up()
             await rolled_back(proxy)
     if not running:
         raw.put("acme", **older)
@@ -251,7 +251,7 @@ async def test_a_tenant_whose_company_was_changed_keeps_its_own_token(
     async with running_proxy(pleo, tmp_path, store=raw.settings) as proxy:
         await connected(proxy)
         raw.execute(f"UPDATE tenants SET company = '{COMPANIES['globex']}' WHERE name = 'acme'")
-        await proxy.app.reload()
+        await proxy.app.watch.take_up()
         answer = await proxy.get("/acme/v2/employees?limit=1", headers={"X-Request-Id": "acme"})
         assert outcome(answer) in ("served", "policy-refused")
         if answer.status == 200:

@@ -105,7 +105,7 @@ async def _connect(running: app.App) -> None:
     )
     grant = lifecycle.connected(sealed, tenant=TENANT, company="c", scopes=(), generation=1)
     await running.store.edit_grant(TENANT, lambda _: grant)
-    await running.reload()
+    await running.watch.take_up()
 
 
 @dataclass
