@@ -408,3 +408,23 @@ class Looking(Canary):
     def finds(self, data: bytes) -> bool:
         self.looks += 1
         return super().finds(data)
+
+
+def test_a_trace_id_is_looked_at_and_makes_no_line_a_new_one() -> None:
+    """It is other text each time, so it is looked at by itself, and the rest of the line as ever."""
+    stream, canary = io.BytesIO(), Looking(b"f" * 20)
+    sink = LogSink(stream, log_format="json", level="info", canary=canary)
+    secret = Secret("4bf92f3577b34da6a3ce929d0e0e4736")
+
+    def written(trace_id: str | None) -> bool:
+        before = stream.getvalue().count(b'"trace_id"')
+        sink(RequestFinished("f" * 32, "acme", "GET", "/v2/employees", trace_id=trace_id))
+        sink.flush()
+        return stream.getvalue().count(b'"trace_id"') > before
+
+    canary.watch("token", secret)
+    assert written(None)
+    assert canary.looks == 1
+    assert written("0" * 32)
+    assert canary.looks == 2
+    assert not written(secret.reveal())

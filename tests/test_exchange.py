@@ -687,3 +687,16 @@ async def test_trace_context_goes_through_as_it_came(theatre: Stage) -> None:
         upstream >> http(b"200 OK", b"[]", b"traceresponse: 00-4bf92f3577b34da6a3ce929d0e0e4736--01\r\n"),
         caller << answered(b"200 OK", b"[]", b"traceresponse: 00-4bf92f3577b34da6a3ce929d0e0e4736--01\r\n"),
     )
+    assert finished(theatre).trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+async def test_a_trace_that_is_none_goes_through_too_and_is_not_believed(theatre: Stage) -> None:
+    """What is no valid trace context is a field like any other, and no text of a caller's in the log."""
+    fields = b"traceparent: 00-AAAA-secret-01\r\ntracestate: =;=\r\n"
+    await theatre.play(
+        caller >> asked(fields=fields),
+        upstream << sent(theatre, b"at-1", fields=fields),
+        upstream >> http(b"200 OK", b"[]"),
+        caller << answered(b"200 OK", b"[]"),
+    )
+    assert finished(theatre).trace_id is None

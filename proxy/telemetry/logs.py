@@ -27,10 +27,10 @@ _texts_of = attrgetter(
     *(
         field.name
         for field in dataclasses.fields(RequestFinished)
-        if "str" in str(field.type) and field.name != "request_id"
+        if "str" in str(field.type) and field.name not in ("request_id", "trace_id")
     )
 )
-"""All of a request's line that is text, less its id."""
+"""All of a request's line that is text, less the ids that are other ones each time."""
 _ID_LENGTH = 32
 """Of an id of our own making (:mod:`proxy.exchange`)."""
 _MOST_CLEAN = 4096
@@ -103,6 +103,8 @@ class LogSink:
         request_id = fact.request_id
         if not (self._own_ids and request_id.startswith(self._own_ids) and len(request_id) == _ID_LENGTH):
             return canary.finds(body)
+        if fact.trace_id is not None and canary.finds(fact.trace_id.encode()):
+            return True
         texts = _texts_of(fact)
         if texts in self._clean:
             return False

@@ -1,32 +1,30 @@
 """What happened, as values: the layers below report facts, :mod:`proxy.telemetry` shows and counts them.
 
 Imports no more than the nouns, does no I/O, reads no clock. Instants are seconds since the epoch (UTC); spans
-of time end in ``_s`` or ``_ms``, sizes are bytes.
+of time end in ``_s`` or ``_ms``, sizes are bytes. Facts of operators and of whole processes have modules of
+their own, and are had from the package as all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from proxy.model import Outcome, Role
-
-Level = Literal["debug", "info", "warning", "error"]
-
-
-@dataclass(slots=True)
-class Fact:
-    """Something that happened, past tense. Layers emit facts; :mod:`proxy.telemetry` shows them.
-
-    Nobody changes a fact; it is not frozen, because making a frozen one costs each request microseconds.
-    """
-
-    event: ClassVar[str]
-    level: ClassVar[Level] = "info"
-
-
-Emit = Callable[[Fact], None]
+from proxy.facts.fact import Emit as Emit
+from proxy.facts.fact import Fact as Fact
+from proxy.facts.fact import Level as Level
+from proxy.facts.operators import AdminLockedOut as AdminLockedOut
+from proxy.facts.operators import AdminLoggedIn as AdminLoggedIn
+from proxy.facts.operators import AdminLoggedOut as AdminLoggedOut
+from proxy.facts.operators import AdminLoginFailed as AdminLoginFailed
+from proxy.facts.operators import LinkCreated as LinkCreated
+from proxy.facts.operators import LinkOpened as LinkOpened
+from proxy.facts.process import ProxyDraining as ProxyDraining
+from proxy.facts.process import ProxyStarted as ProxyStarted
+from proxy.facts.process import ProxyStopped as ProxyStopped
+from proxy.facts.process import WorkerDied as WorkerDied
+from proxy.facts.process import WorkerStarted as WorkerStarted
+from proxy.model import Outcome
 
 
 @dataclass(slots=True)
@@ -56,6 +54,8 @@ class RequestFinished(Fact):
     bytes_in: int = 0
     bytes_out: int = 0
     caller: str = ""
+    trace_id: str | None = None
+    """Of the trace that the caller said the request is a part of (W3C Trace Context)."""
 
 
 @dataclass(slots=True)
@@ -353,70 +353,6 @@ class AuditFailed(Fact):
 
 
 @dataclass(slots=True)
-class LinkCreated(Fact):
-    """A one-time connect link was made on the admin listener. The link itself is a secret."""
-
-    event: ClassVar[str] = "connect.link_created"
-    tenant: str
-    expires_at: float
-    user: str
-    """Who made it: the address that single sign-on gave, or the name of the token."""
-
-
-@dataclass(slots=True)
-class LinkOpened(Fact):
-    """A browser opened a connect link and was sent on to Pleo."""
-
-    event: ClassVar[str] = "connect.link_opened"
-    tenant: str
-
-
-@dataclass(slots=True)
-class AdminLoggedIn(Fact):
-    """Somebody logged in to the operator's pages."""
-
-    event: ClassVar[str] = "admin.login"
-    user: str
-    role: Role
-    by: Literal["token", "sso"]
-    peer: str
-    """Address of the other end of the connection."""
-
-
-@dataclass(slots=True)
-class AdminLoginFailed(Fact):
-    """A wrong token came to the operator's listener; what was sent is shown nowhere."""
-
-    event: ClassVar[str] = "admin.login_failed"
-    level: ClassVar[Level] = "warning"
-    by: Literal["form", "bearer"]
-    peer: str
-
-
-@dataclass(slots=True)
-class AdminLockedOut(Fact):
-    """So many wrong tokens came that no more are looked at for a while."""
-
-    event: ClassVar[str] = "admin.locked_out"
-    level: ClassVar[Level] = "warning"
-    peer: str
-    """Where the last of them came from."""
-    everywhere: bool
-    """Not only from there: the wrong tokens of all addresses together were too many."""
-    retry_in_s: float
-
-
-@dataclass(slots=True)
-class AdminLoggedOut(Fact):
-    """Somebody ended their session on the operator's pages."""
-
-    event: ClassVar[str] = "admin.logout"
-    user: str
-    role: Role
-    peer: str
-
-
-@dataclass(slots=True)
 class TenantsLoaded(Fact):
     """The tenants in force were read from the store, at start or after a change."""
 
@@ -491,54 +427,3 @@ class NotifyFailed(Fact):
     tries: int
     retry_in_s: float | None
     """``None``: it is given up."""
-
-
-@dataclass(slots=True)
-class ProxyStarted(Fact):
-    """Both listeners accept connections."""
-
-    event: ClassVar[str] = "proxy.started"
-    version: str
-    proxy: tuple[str, ...]
-    admin: str
-    upstream: str
-    tenants: int
-
-
-@dataclass(slots=True)
-class WorkerStarted(Fact):
-    """One of several worker processes serves."""
-
-    event: ClassVar[str] = "worker.started"
-    number: int
-    pid: int
-
-
-@dataclass(slots=True)
-class WorkerDied(Fact):
-    """A worker process ended unasked; its callers' connections are cut, and another takes its place."""
-
-    event: ClassVar[str] = "worker.died"
-    level: ClassVar[Level] = "error"
-    number: int
-    exit_code: int
-    """Negative: the number of the signal that ended it."""
-    restart_in_s: float
-
-
-@dataclass(slots=True)
-class ProxyDraining(Fact):
-    """A stop was asked for: no new connections; what is under way is finished, bounded by ``drain_s``."""
-
-    event: ClassVar[str] = "proxy.draining"
-    requests: int
-    refreshes: int
-    drain_s: float
-
-
-@dataclass(slots=True)
-class ProxyStopped(Fact):
-    """The last event of a run; ``requests_cut`` counts what the drain time did not suffice for."""
-
-    event: ClassVar[str] = "proxy.stopped"
-    requests_cut: int

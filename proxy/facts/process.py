@@ -1,0 +1,59 @@
+"""What befell the processes as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from proxy.facts.fact import Fact, Level
+
+
+@dataclass(slots=True)
+class ProxyStarted(Fact):
+    """Both listeners accept connections."""
+
+    event: ClassVar[str] = "proxy.started"
+    version: str
+    proxy: tuple[str, ...]
+    admin: str
+    upstream: str
+    tenants: int
+
+
+@dataclass(slots=True)
+class WorkerStarted(Fact):
+    """One of several worker processes serves."""
+
+    event: ClassVar[str] = "worker.started"
+    number: int
+    pid: int
+
+
+@dataclass(slots=True)
+class WorkerDied(Fact):
+    """A worker process ended unasked; its callers' connections are cut, and another takes its place."""
+
+    event: ClassVar[str] = "worker.died"
+    level: ClassVar[Level] = "error"
+    number: int
+    exit_code: int
+    """Negative: the number of the signal that ended it."""
+    restart_in_s: float
+
+
+@dataclass(slots=True)
+class ProxyDraining(Fact):
+    """A stop was asked for: no new connections; what is under way is finished, bounded by ``drain_s``."""
+
+    event: ClassVar[str] = "proxy.draining"
+    requests: int
+    refreshes: int
+    drain_s: float
+
+
+@dataclass(slots=True)
+class ProxyStopped(Fact):
+    """The last event of a run; ``requests_cut`` counts what the drain time did not suffice for."""
+
+    event: ClassVar[str] = "proxy.stopped"
+    requests_cut: int
