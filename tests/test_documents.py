@@ -38,7 +38,7 @@ from proxy.model import Secret
 from proxy.sandbox import COMPANIES, Sandbox
 from proxy.tenants import hash_legacy_key
 from proxy.tokens import RefreshRules, Tokens
-from tests import lifecycle_diagram, lifecycle_page, log_schema
+from tests import api_page, lifecycle_diagram, lifecycle_page, log_schema
 from tests.command import subcommands
 from tests.harness import Proxy, running_proxy
 from tests.test_house_rules import FACTS, NAMES, ROOT, all_commands, checks_in
@@ -476,6 +476,8 @@ def main() -> None:
     LIFECYCLE.write_text(lifecycle_page.render())
     DIAGRAM.write_text(lifecycle_diagram.render(lifecycle_page.arrows()))
     log_schema.SCHEMA.write_text(log_schema.render())
+    api_page.DESCRIPTION.write_text(api_page.render_description())
+    api_page.PAGE.write_text(api_page.render_page())
     (ROOT / "docs" / "configuration.md").write_text(reference())
 
 

@@ -83,9 +83,8 @@ async def asked(proxy: Proxy, question: Question, **options: Any) -> dict[str, A
 
 async def post(proxy: Proxy, body: Any, token: str = ADMIN_TOKEN) -> Answer:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await ask(
-        proxy, "POST", "/api/v1/explain", headers={"Authorization": f"Bearer {token}"}, data=data
-    )
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return await ask(proxy, "POST", "/api/v1/explain", headers=headers, data=data)
 
 
 def body_of(question: Question) -> dict[str, Any]:

@@ -5,12 +5,15 @@ that :class:`~proxy.admin.services.Services` names. ``/connect/…`` and ``/oaut
 have a link and no account; ``/problems/…`` explains refusals to anyone; everything else is behind
 :func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``, ``lockout``,
 ``sso``, ``desk`` and ``sessions`` (who somebody is), ``words`` and ``ways`` (what pages say), ``services``,
-``answers``, ``cookies``, ``forms`` and ``sites`` (what requests and answers share), ``access``, the routes in
-``login``, ``health``, ``consent``, ``overview``, ``tenant_page``, ``trail_page``, ``settings_page``,
-``pages``, ``api`` and ``explaining``, and ``connections``.
+``answers``, ``cookies``, ``forms`` and ``sites`` (what requests and answers share), ``access``, the pages in
+``login``, ``consent``, ``overview``, ``tenant_page``, ``trail_page``, ``settings_page`` and ``pages``,
+``shapes`` and ``operations`` (what programs give and get), operations in ``health``, ``api``, ``lookups`` and
+``explaining``, ``openapi``, which describes them, and ``connections``.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from aiohttp import web
 
@@ -20,6 +23,8 @@ from proxy.admin import (
     explaining,
     health,
     login,
+    lookups,
+    openapi,
     overview,
     pages,
     settings_page,
@@ -28,24 +33,15 @@ from proxy.admin import (
 )
 from proxy.admin.answers import add_protection, answer_faults
 from proxy.admin.connections import HeadLimits, Listener
+from proxy.admin.operations import Operation
 from proxy.admin.services import SERVICES, Services
 from proxy.admin.sites import check_host, check_site
 
-__all__ = ["HeadLimits", "Listener", "Services", "admin_app"]
+__all__ = ["HeadLimits", "Listener", "Services", "admin_app", "operations"]
 
 _FORM_BYTES = 64 * 1024
-_ROUTES = (
-    health,
-    consent,
-    login,
-    overview,
-    tenant_page,
-    trail_page,
-    settings_page,
-    pages,
-    api,
-    explaining,
-)
+_PAGES = (consent, login, overview, tenant_page, trail_page, settings_page, pages)
+_API = (health, api, lookups, explaining)
 
 
 def admin_app(services: Services) -> web.Application:
@@ -53,6 +49,13 @@ def admin_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[answer_faults, check_host, check_site], client_max_size=_FORM_BYTES)
     app.on_response_prepare.append(add_protection)
     app[SERVICES] = services
-    for module in _ROUTES:
+    for module in _PAGES:
         app.add_routes(module.routes())
+    app.add_routes(operation.route() for operation in operations())
     return app
+
+
+def operations() -> list[Operation[Any, Any]]:
+    """All operations that programs are offered, that which describes them included."""
+    others = [operation for module in _API for operation in module.operations()]
+    return [*others, openapi.describing(others)]

@@ -2,103 +2,206 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from aiohttp import web
 
 from proxy import listing
-from proxy.admin.access import actor_of, require
-from proxy.admin.answers import data, problem
+from proxy.admin.access import actor_of
+from proxy.admin.operations import Operation
 from proxy.admin.services import SERVICES
-from proxy.errors import OperatorError, TenantError
-from proxy.model import Role
+from proxy.admin.shapes import GrantRow, Link, Nothing, TenantRow, TenantsPolicy
+from proxy.model import Role, Tenant
 from proxy.store import TenantGone
 
+_NO_TENANT = {404: "There is no tenant of this name."}
 
-def routes() -> list[web.RouteDef]:
-    """Routes of this module."""
-    view, change = require(Role.VIEWER), require(Role.OPERATOR)
+
+def operations() -> list[Operation[Any, Any]]:
+    """Operations of this module."""
+    return [*_reading(), *_changing()]
+
+
+def _reading() -> list[Operation[Any, Any]]:
     return [
-        web.get("/api/v1/tenants", view(_tenants)),
-        web.get("/api/v1/grants", view(_grants)),
-        web.post("/api/v1/tenants/{tenant}/connect", change(_connect)),
-        web.post("/api/v1/tenants/{tenant}/refresh", change(_refresh)),
-        web.post("/api/v1/tenants/{tenant}/enable", change(_enable)),
-        web.post("/api/v1/tenants/{tenant}/disable", change(_disable)),
-        web.post("/api/v1/grants/{tenant}/revoke", change(_revoke)),
+        Operation(
+            id="listTenants",
+            method="GET",
+            path="/api/v1/tenants",
+            role=Role.VIEWER,
+            summary="List all tenants",
+            handler=_tenants,
+            answer=list[TenantRow],
+        ),
+        Operation(
+            id="showTenant",
+            method="GET",
+            path="/api/v1/tenants/{tenant}",
+            role=Role.VIEWER,
+            summary="Show a tenant",
+            handler=_tenant,
+            answer=TenantRow,
+            refuses=_NO_TENANT,
+        ),
+        Operation(
+            id="showPolicy",
+            method="GET",
+            path="/api/v1/tenants/{tenant}/policy",
+            role=Role.VIEWER,
+            summary="Show a tenant's policy, and the one on trial",
+            handler=_policy,
+            answer=TenantsPolicy,
+            refuses=_NO_TENANT,
+        ),
+        Operation(
+            id="listGrants",
+            method="GET",
+            path="/api/v1/grants",
+            role=Role.VIEWER,
+            summary="List the grant of every tenant",
+            handler=_grants,
+            answer=list[GrantRow],
+        ),
+        Operation(
+            id="showGrant",
+            method="GET",
+            path="/api/v1/grants/{tenant}",
+            role=Role.VIEWER,
+            summary="Show a tenant's grant",
+            handler=_grant,
+            answer=GrantRow,
+            refuses=_NO_TENANT,
+        ),
     ]
 
 
-async def _tenants(request: web.Request) -> web.Response:
+def _changing() -> list[Operation[Any, Any]]:
+    return [
+        Operation(
+            id="connectTenant",
+            method="POST",
+            path="/api/v1/tenants/{tenant}/connect",
+            role=Role.OPERATOR,
+            summary="Make a connect link",
+            description="It works once, for a day. A person at the tenant's company opens it and approves.",
+            handler=_connect,
+            answer=Link,
+            status=201,
+            refuses=_NO_TENANT,
+        ),
+        Operation(
+            id="refreshTokens",
+            method="POST",
+            path="/api/v1/tenants/{tenant}/refresh",
+            role=Role.OPERATOR,
+            summary="Refresh a tenant's tokens now",
+            description="Waits for the outcome. Callers notice nothing.",
+            handler=_refresh,
+            answer=GrantRow,
+            refuses={
+                **_NO_TENANT,
+                409: "The tenant has no tokens.",
+                502: "The refresh failed; the detail says why, and what follows.",
+            },
+        ),
+        Operation(
+            id="enableTenant",
+            method="POST",
+            path="/api/v1/tenants/{tenant}/enable",
+            role=Role.OPERATOR,
+            summary="Let callers use a tenant again",
+            handler=_enable,
+            answer=TenantRow,
+            refuses=_NO_TENANT,
+        ),
+        Operation(
+            id="disableTenant",
+            method="POST",
+            path="/api/v1/tenants/{tenant}/disable",
+            role=Role.OPERATOR,
+            summary="Refuse a tenant's callers",
+            description="Its grant is kept, and kept alive.",
+            handler=_disable,
+            answer=TenantRow,
+            refuses=_NO_TENANT,
+        ),
+        Operation(
+            id="revokeGrant",
+            method="POST",
+            path="/api/v1/grants/{tenant}/revoke",
+            role=Role.OPERATOR,
+            summary="Erase a tenant's tokens",
+            description="Here, that is: at Pleo they end when they expire. Connecting it again needs a new "
+            "consent.",
+            handler=_revoke,
+            answer=GrantRow,
+            refuses={**_NO_TENANT, 409: "The tenant was never connected."},
+        ),
+    ]
+
+
+async def _tenants(request: web.Request, _: Nothing) -> list[TenantRow]:
     store = request.app[SERVICES].store
-    return data(listing.tenants((await store.tenants()).values(), await store.grants()))
+    rows = listing.tenants((await store.tenants()).values(), await store.grants())
+    return [TenantRow.model_validate(row) for row in rows]
 
 
-async def _grants(request: web.Request) -> web.Response:
+async def _tenant(request: web.Request, _: Nothing) -> TenantRow:
+    rows = listing.tenants([await _named(request)], await request.app[SERVICES].store.grants())
+    return TenantRow.model_validate(rows[0])
+
+
+async def _policy(request: web.Request, _: Nothing) -> TenantsPolicy:
+    tenant = await _named(request)
+    trial = None if tenant.trial is None else asdict(tenant.trial)
+    return TenantsPolicy.model_validate({"tenant": tenant.name, **asdict(tenant.policy), "trial": trial})
+
+
+async def _grants(request: web.Request, _: Nothing) -> list[GrantRow]:
     store = request.app[SERVICES].store
-    return data(listing.grants((await store.tenants()).values(), await store.grants()))
+    rows = listing.grants((await store.tenants()).values(), await store.grants())
+    return [GrantRow.model_validate(row) for row in rows]
 
 
-async def _connect(request: web.Request) -> web.Response:
+async def _grant(request: web.Request, _: Nothing) -> GrantRow:
+    rows = listing.grants([await _named(request)], await request.app[SERVICES].store.grants())
+    return GrantRow.model_validate(rows[0])
+
+
+async def _connect(request: web.Request, _: Nothing) -> Link:
     tenant = request.match_info["tenant"]
-    try:
-        url, expires_at = await request.app[SERVICES].make_link(tenant, actor_of(request).user)
-    except TenantGone:
-        return _no_tenant(tenant)
-    made = {"tenant": tenant, "url": url.reveal(), "expires_at": listing.instant(expires_at)}
-    return data(made, status=201)
+    url, expires_at = await request.app[SERVICES].make_link(tenant, actor_of(request).user)
+    return Link(tenant=tenant, url=url.reveal(), expires_at=listing.instant(expires_at) or "")
 
 
-async def _refresh(request: web.Request) -> web.Response:
-    """The tokens are refreshed, and the answer is the grant; or what kept them from it."""
-    tenant = request.match_info["tenant"]
-    try:
-        await request.app[SERVICES].refresh(tenant, actor_of(request).user)
-    except TenantGone:
-        return _no_tenant(tenant)
-    except TenantError as error:
-        return problem(409, "Conflict", str(error))
-    except OperatorError as error:
-        return problem(502, "Bad Gateway", str(error))
-    return await _grant(request, tenant)
+async def _refresh(request: web.Request, asked: Nothing) -> GrantRow:
+    await request.app[SERVICES].refresh(request.match_info["tenant"], actor_of(request).user)
+    return await _grant(request, asked)
 
 
-async def _enable(request: web.Request) -> web.Response:
-    return await _switch(request, enabled=True)
+async def _enable(request: web.Request, asked: Nothing) -> TenantRow:
+    await request.app[SERVICES].switch(request.match_info["tenant"], actor_of(request).user, enabled=True)
+    return await _tenant(request, asked)
 
 
-async def _disable(request: web.Request) -> web.Response:
-    return await _switch(request, enabled=False)
+async def _disable(request: web.Request, asked: Nothing) -> TenantRow:
+    await request.app[SERVICES].switch(request.match_info["tenant"], actor_of(request).user, enabled=False)
+    return await _tenant(request, asked)
 
 
-async def _switch(request: web.Request, *, enabled: bool) -> web.Response:
-    name, services = request.match_info["tenant"], request.app[SERVICES]
-    try:
-        await services.switch(name, actor_of(request).user, enabled=enabled)
-    except TenantGone:
-        return _no_tenant(name)
-    rows = listing.tenants((await services.store.tenants()).values(), await services.store.grants())
-    return _row(rows, "name", name)
+async def _revoke(request: web.Request, asked: Nothing) -> GrantRow:
+    await request.app[SERVICES].revoke(request.match_info["tenant"], actor_of(request).user)
+    return await _grant(request, asked)
 
 
-async def _revoke(request: web.Request) -> web.Response:
-    tenant = request.match_info["tenant"]
-    try:
-        await request.app[SERVICES].revoke(tenant, actor_of(request).user)
-    except TenantGone:
-        return _no_tenant(tenant)
-    except TenantError as error:
-        return problem(409, "Conflict", str(error))
-    return await _grant(request, tenant)
+async def _named(request: web.Request) -> Tenant:
+    """The tenant that the path names.
 
-
-async def _grant(request: web.Request, tenant: str) -> web.Response:
-    store = request.app[SERVICES].store
-    return _row(listing.grants((await store.tenants()).values(), await store.grants()), "tenant", tenant)
-
-
-def _row(rows: list[listing.Row], key: str, name: str) -> web.Response:
-    found = [row for row in rows if row[key] == name]
-    return data(found[0]) if found else _no_tenant(name)
-
-
-def _no_tenant(name: str) -> web.Response:
-    return problem(404, "Not Found", f"There is no tenant {name!r}.")
+    :raises TenantGone: there is none.
+    """
+    name = request.match_info["tenant"]
+    tenant = (await request.app[SERVICES].store.tenants()).get(name)
+    if tenant is None:
+        raise TenantGone(name)
+    return tenant

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
-from proxy.admin.access import require
-from proxy.admin.answers import data, problem
+from aiohttp import web
+
+from proxy import explain
+from proxy.admin.operations import Operation
 from proxy.admin.services import SERVICES
-from proxy.errors import QuestionError
-from proxy.explain import Question
+from proxy.admin.shapes import Explanation, Question
 from proxy.model import Role
 
 
-def routes() -> list[web.RouteDef]:
-    """Routes of this module."""
-    return [web.post("/api/v1/explain", require(Role.VIEWER)(_explain))]
+def operations() -> list[Operation[Any, Any]]:
+    """Operations of this module."""
+    return [
+        Operation(
+            id="explainRequest",
+            method="POST",
+            path="/api/v1/explain",
+            role=Role.VIEWER,
+            summary="Explain what would become of a request",
+            description="Nobody is called, and nothing is changed or counted.",
+            asks=Question,
+            handler=_explain,
+            answer=Explanation,
+        )
+    ]
 
 
-class _Asked(BaseModel):
-    """The question as JSON; members as the options of ``pleo-proxy explain``."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    path: str
-    method: str = "GET"
-    caller: str = Field("127.0.0.1", alias="from")
-    host: str | None = None
-    headers: tuple[str, ...] = ()
-    listener: str | None = None
-    certificates: tuple[str, ...] = ()
-
-
-async def _explain(request: web.Request) -> web.Response:
-    try:
-        asked = _Asked.model_validate_json(await request.read())
-    except ValidationError as error:
-        return problem(400, "Bad Request", _mistakes(error))
+async def _explain(request: web.Request, asked: Question) -> Explanation:
     services = request.app[SERVICES]
     explainer = services.explainer(await services.store.grants())
-    try:
-        return data(explainer.explain(Question(**asked.model_dump())))
-    except QuestionError as error:
-        return problem(400, "Bad Request", str(error))
-
-
-def _mistakes(error: ValidationError) -> str:
-    """Each wrong member and why, never with what it holds."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in found)
+    return Explanation.model_validate(explainer.explain(explain.Question(**asked.model_dump())))

@@ -1,0 +1,225 @@
+"""What the JSON API is given and answers with, as types; the OpenAPI document is made of them.
+
+No more than a listing has is in them: no token, sealed or not, and of a key nothing but a piece of its hash.
+A member that no type names is refused, in questions and in answers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.model import GrantState, Outcome, Preset, Unblocked
+
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}, description="ISO 8601, UTC.")]
+TenantName = Annotated[str, Field(description="The tenant's name.", examples=["acme"])]
+Company = Annotated[str | None, Field(description="The company at Pleo; null until a consent settles it.")]
+Network = Annotated[str, Field(description="In CIDR notation.")]
+
+
+class Shape(BaseModel):
+    """What all have in common: nothing is taken that is not named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Nothing(Shape):
+    """An operation that is given nothing."""
+
+
+class Problem(Shape):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(description="about:blank: the status says what kind it is.")
+    title: str
+    status: int
+    detail: str | None = Field(default=None, description="What is wrong, and what to do.")
+
+
+# --- tenants and grants
+
+
+class TenantRow(Shape):
+    """A tenant, as `pleo-proxy tenants show --json` has it."""
+
+    name: TenantName
+    company: Company
+    enabled: bool = Field(description="Whether its callers are served.")
+    state: GrantState = Field(description="Of its grant.")
+    routes: list[str] = Field(description="How its callers are recognised, as `kind: value`.")
+    preset: Preset
+
+
+class GrantRow(Shape):
+    """What somebody at the tenant's company consented to, as `pleo-proxy grants show --json` has it."""
+
+    tenant: TenantName
+    state: GrantState
+    generation: int = Field(description="+1 with every new pair of tokens; 0 before the first.")
+    company: Company
+    scopes: list[str]
+    access_expires_at: Instant | None
+    refresh_expires_at: Instant | None = Field(
+        description="Known or assumed end of the refresh token, after which the tenant must consent again."
+    )
+    last_refreshed_at: Instant | None
+    last_outcome: Outcome | None = Field(description="What came of the last refresh.")
+
+
+class Link(Shape):
+    """What a person at the tenant's company opens to consent. Whoever has it can connect the tenant."""
+
+    tenant: TenantName
+    url: str = Field(description="Works once.")
+    expires_at: Instant
+
+
+class PolicyRow(Shape):
+    """What callers may ask of Pleo, from where, and how much."""
+
+    preset: Preset
+    allow: list[str] = Field(description="Rules as `METHODS PATH`, in place of the preset's.")
+    deny: list[str] = Field(description="Rules that go before all that allows.")
+    unblock: list[Unblocked] = Field(description="Endpoints that are otherwise blocked in any case.")
+    callers: list[Network] = Field(description="Networks of callers that are let in; empty for all.")
+    pin_company: bool = Field(description="Whether requests that name another company are refused.")
+    requests_per_minute: int | None = Field(description="Here and below, null is as the settings say.")
+    concurrency: int | None
+    body_bytes: int | None
+
+
+class TenantsPolicy(PolicyRow):
+    """A tenant's policy, as `pleo-proxy policy show --json` has it."""
+
+    tenant: TenantName
+    trial: PolicyRow | None = Field(description="A policy that is only tried; null if there is none.")
+
+
+# --- what is looked up
+
+
+class AuditQuery(Shape):
+    """Which records of the audit trail are wanted."""
+
+    tenant: str | None = Field(default=None, max_length=100, description="Only those of this tenant.")
+    event: str | None = Field(default=None, max_length=100, description="Only those of this event.")
+    most: int = Field(default=50, ge=1, le=1000, description="So many, the newest.")
+
+
+class AuditRecord(Shape):
+    """A record of the audit trail."""
+
+    number: int = Field(description="Its place in the chain.")
+    at: Instant
+    event: str
+    tenant: str | None
+    actor: str = Field(description="Who did it.")
+    details: dict[str, Any]
+
+
+class Setting(Shape):
+    """A setting as it is in force; a secret by the place that it comes from."""
+
+    key: str
+    value: str = Field(description="As TOML would have it; empty where there is none.")
+    source: str = Field(description="`default`, `file`, or the variable that set it.")
+    meaning: str
+
+
+# --- explaining
+
+
+class Question(Shape):
+    """A request that nobody has sent, and where it would come from."""
+
+    path: str = Field(
+        description="The request target, as the caller would write it.", examples=["/acme/v2/employees"]
+    )
+    method: str = "GET"
+    caller: str = Field(
+        default="127.0.0.1", alias="from", description="The address at the other end of the connection."
+    )
+    host: str | None = Field(
+        default=None, description="`Host`; an address of the proxy's where it is not said."
+    )
+    headers: tuple[str, ...] = Field(default=(), description="Further lines as `Name: value`.")
+    listener: str | None = Field(
+        default=None, description="The entry of `listen.proxy` at which it comes in; the first if not said."
+    )
+    certificates: tuple[str, ...] = Field(
+        default=(), description="Names of the TLS certificate that the caller shows."
+    )
+
+
+class Claim(Shape):
+    """A route that claims the request."""
+
+    route: str
+    tenant: TenantName
+
+
+class Opinion(Shape):
+    """What a policy says of the request."""
+
+    verdict: Literal["allowed", "refused"]
+    rule: str | None = Field(description="The rule that decides, where one does.")
+    detail: str | None
+
+
+class Sends(Shape):
+    """What would go to Pleo. Of what is the caller's, names alone."""
+
+    to: str
+    path: str
+    removed_prefix: str | None
+    passed_on: list[str]
+    stripped: list[str]
+    added: list[str]
+
+
+class Refused(Shape):
+    """The problem document that the caller would get, and its name."""
+
+    name: str
+    type: str
+    title: str
+    status: int
+    detail: str
+    tenant: str | None = None
+    action: str | None = None
+    reconnect_url: str | None = None
+
+
+class Explanation(Shape):
+    """What would become of the request."""
+
+    forwarded: bool
+    method: str
+    path: str
+    host: str | None
+    caller: str
+    tenant: str | None
+    routes: list[Claim]
+    policy: Opinion | None
+    trial: Opinion | None
+    grant: GrantRow | None
+    sends: Sends | None = Field(description="null where it would be refused.")
+    refusal: Refused | None = Field(description="null where it would be forwarded.")
+    not_asked: list[str] = Field(description="What could refuse it all the same.")
+
+
+# --- health
+
+
+class Health(Shape):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Shape):
+    """Whether the proxy serves requests."""
+
+    status: Literal["ready", "not ready"]
+    reason: str | None = Field(default=None, description="Why it does not.")
