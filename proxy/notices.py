@@ -117,11 +117,15 @@ class Watch:
 
     rules: Rules
     records: dict[Trouble, Record] = field(default_factory=dict)
+    held_back: tuple[Trouble, ...] = ()
+    """What the last look found to be back so soon after it was over that it is not told again yet."""
     _gathering_since: float | None = None
 
     def look(self, survey: Survey) -> list[Notice]:
         """What is to be told now, which counts as told from here on; usually nothing."""
         now, found = survey.at, troubles(survey, self.rules)
+        back = [each for each in found if each in self.records and self.records[each].since is None]
+        self.held_back = tuple(each for each in back if now < self.records[each].next_at)
         for trouble in found:
             record = self.records.setdefault(trouble, Record(now, next_at=now))
             record.since = now if record.since is None else record.since

@@ -133,7 +133,11 @@ def test_what_comes_and_goes_is_not_told_each_time() -> None:
     stage = Stage()
     assert stage.told(down_s=100) == [(Kind.STORE_LOST, None)]
     assert stage.told() == [(Kind.RECOVERED, None)]
-    assert stage.told(down_s=100) == []
+    held_back = []
+    for _ in range(2):
+        assert stage.look(down_s=100) == []
+        held_back.append(stage.watch.held_back)
+    assert held_back == [(Trouble(Kind.STORE_LOST),), ()], "it came back once"
     assert stage.told() == []
     began = stage.now
     assert stage.told(down_s=100) == []
@@ -141,6 +145,17 @@ def test_what_comes_and_goes_is_not_told_each_time() -> None:
     told = stage.look(down_s=700, after_s=GATHER_S)
     assert [each.kind for each in told] == [Kind.STORE_LOST]
     assert told[0].since == began, "it began anew"
+
+
+def test_what_comes_back_after_its_time_is_not_held_back() -> None:
+    """What is found for the first time, or again when it may be told, is told and not held back."""
+    stage = Stage()
+    stage.look(DEAD)
+    assert stage.watch.held_back == ()
+    stage.told(DEAD)
+    stage.told(replace(WELL, last_refreshed_at=stage.now + 1))
+    stage.look(DEAD, after_s=FLAP_S)
+    assert stage.watch.held_back == ()
 
 
 def test_a_refresh_that_did_not_reach_pleo_does_not_end_a_rejection() -> None:

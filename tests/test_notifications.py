@@ -7,6 +7,7 @@ import email
 import email.policy
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,15 @@ import pytest
 
 from proxy import notices
 from proxy.errors import ConfigurationError, StoreUnavailable
-from proxy.facts import Fact, GrantNeedsReauth, NotifyFailed, NotifySent, StoreFailed, TaskCrashed
+from proxy.facts import (
+    Fact,
+    GrantNeedsReauth,
+    NotifyFailed,
+    NotifyHeldBack,
+    NotifySent,
+    StoreFailed,
+    TaskCrashed,
+)
 from proxy.model import Grant, GrantState, Secret
 from proxy.notices import Kind, Notice, Record, Trouble
 from proxy.notifications import Channel, DeliveryError, Message, channels_of, command, courier, herald, memory
@@ -708,7 +717,17 @@ async def test_a_lost_store_and_its_return_are_told(
                 await proxy.next_fact(StoreFailed)
                 await until(lambda: hook.got)
             await until(lambda: len(hook.got) == 2)
+            await until(lambda: len(proxy.lines("notify.sent")) == 2)
+            with monkeypatch.context() as patch:
+                patch.setattr(proxy.app.store, "ping", fails)
+                await proxy.next_fact(NotifyHeldBack)
+            counted = proxy.metrics.render().decode()
     assert told_kinds(hook.bodies()) == [("store_lost", [None]), ("recovered", [None])]
+    assert [(line["kind"], line["tenant"]) for line in proxy.lines("notify.held_back")] == [
+        ("store_lost", None)
+    ]
+    assert 'pleo_proxy_notifications_total{channel="webhook",outcome="delivered"} 2.0\n' in counted
+    assert "pleo_proxy_notifications_held_back_total 1.0\n" in counted
 
 
 @pytest.mark.usefixtures("soon")
@@ -758,6 +777,12 @@ async def test_two_workers_tell_once(pleo: Sandbox, tmp_path: Path) -> None:
             while await served.get("/acme/v1/x") != 503:  # noqa: ASYNC110 - what is asked is the program
                 await asyncio.sleep(0.02)
             await until(lambda: hook.got, 20)
+            await until(lambda: served.process.lines("notify.sent"))
+            async with served.session.get(f"{served.admin_url}/metrics") as answer:
+                counted = re.findall(
+                    r"^pleo_proxy_notifications_total(.*) 1.0$", await answer.text(), re.MULTILINE
+                )
+            assert counted == ['{channel="webhook",outcome="delivered"}']
     assert told_kinds(hook.bodies()) == [("needs_reauth", ["acme"])]
 
 

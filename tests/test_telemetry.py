@@ -16,6 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.facts import (
     GrantNeedsReauth,
     LinkOpened,
+    NotifyFailed,
+    NotifyHeldBack,
+    NotifySent,
     Refreshed,
     RefreshFailed,
     RequestFinished,
@@ -117,6 +120,29 @@ def test_requests_are_counted_by_tenant_and_outcome() -> None:
     assert found["pleo_proxy_request_duration_seconds_sum{tenant=acme}"] == pytest.approx(0.025)
     assert found["pleo_proxy_upstream_duration_seconds_sum{}"] == pytest.approx(0.02)
     assert found["pleo_proxy_requests_retried_total{}"] == 2
+
+
+def test_notifications_are_counted_by_channel_and_by_what_became_of_them() -> None:
+    """Each ends once: delivered, given up after its last try, or dropped untried; failed tries are apart."""
+    metrics = Metrics()
+    before = samples(metrics)
+    metrics(NotifyFailed("mail", "needs_reauth", "1", "timeout", 1, 5.0))
+    metrics(NotifyFailed("mail", "needs_reauth", "1", "timeout", 2, 30.0))
+    metrics(NotifySent("mail", "needs_reauth", "1", 3))
+    metrics(NotifyFailed("webhook", "needs_reauth", "2", "status_500", 7, None))
+    metrics(NotifyFailed("webhook", "needs_reauth", "3", "too_many", 0, None))
+    metrics(NotifyHeldBack("store_lost", None))
+    after = samples(metrics)
+    counted = {key.removeprefix("pleo_proxy_"): value - before[key] for key, value in after.items()}
+    assert {key: value for key, value in counted.items() if key.startswith("notif") and value} == {
+        "notification_failed_tries_total{channel=mail}": 2,
+        "notification_failed_tries_total{channel=webhook}": 1,
+        "notifications_total{channel=mail,outcome=delivered}": 1,
+        "notifications_total{channel=webhook,outcome=given_up}": 1,
+        "notifications_total{channel=webhook,outcome=dropped}": 1,
+        "notifications_held_back_total{}": 1,
+    }
+    assert before["pleo_proxy_notifications_total{channel=command,outcome=delivered}"] == 0
 
 
 def test_answers_of_pleo_are_counted_by_class_and_throttling_by_status() -> None:

@@ -427,3 +427,12 @@ class NotifyFailed(Fact):
     tries: int
     retry_in_s: float | None
     """``None``: it is given up."""
+
+
+@dataclass(slots=True)
+class NotifyHeldBack(Fact):
+    """A trouble came back so soon after it was said to be over that it is not told again yet."""
+
+    event: ClassVar[str] = "notify.held_back"
+    kind: str
+    tenant: str | None

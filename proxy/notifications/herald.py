@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from proxy.facts import Emit, TaskCrashed
+from proxy.facts import Emit, NotifyHeldBack, TaskCrashed
 from proxy.notices import Kind, Record, Rules, Survey, Trouble, Watch
 from proxy.notifications import memory
 from proxy.notifications.channels import Channel
@@ -66,6 +66,8 @@ class Herald:
     def _look(self) -> None:
         survey = self._survey()
         notices = self._watch.look(survey)
+        for trouble in self._watch.held_back:
+            self._emit(NotifyHeldBack(trouble.kind.value, trouble.tenant))
         for message in messages_of(notices, at=survey.at, public_url=self._public_url):
             self._courier.send(message)
 

@@ -97,6 +97,7 @@ NOT_AUDITED: Mapping[type[Fact], str] = {
     facts.WorkerDied: "an outage",
     facts.NotifySent: "of what it tells, the cause is recorded",
     facts.NotifyFailed: "an outage",
+    facts.NotifyHeldBack: "nothing was told",
     facts.ProxyStopped: "its beginning is recorded; then the trail is closed",
     facts.AuditAnchored: "it is made of the trail",
     facts.AuditFailed: "it is of the trail itself",

@@ -39,6 +39,9 @@ TRIALS = "pleo_proxy_policy_would_refuse"
 REPLAY_LOST = "pleo_proxy_replay_given_up"
 AUDIT_DROPPED = "pleo_proxy_audit_records_dropped"
 WITHHELD = "pleo_proxy_log_lines_withheld"
+NOTIFICATIONS = "pleo_proxy_notifications"
+NOTIFY_FAILED_TRIES = "pleo_proxy_notification_failed_tries"
+NOTIFY_HELD_BACK = "pleo_proxy_notifications_held_back"
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     REQUESTS: (
         "Requests that ended, by tenant, class of the status sent, and outcome: answered, or why not.",
@@ -56,6 +59,9 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     CONNECTS: ("Connections to Pleo's API that were opened.", ()),
     STALE_RETRIES: ("Requests sent again because Pleo had closed the idle connection.", ()),
     REPLAY_LOST: ("Bodies too large to be kept for a second sending, or whose disk failed.", ()),
+    NOTIFICATIONS: ("Notifications that ended, by channel and outcome.", ("channel", "outcome")),
+    NOTIFY_FAILED_TRIES: ("Tries to deliver a notification that did not work.", ("channel",)),
+    NOTIFY_HELD_BACK: ("Troubles that came back too soon to be told again.", ()),
     AUDIT_DROPPED: ("Audit records that were lost, since too many waited.", ()),
 }
 

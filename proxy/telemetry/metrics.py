@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -21,6 +22,9 @@ from proxy.facts import (
     AdminLoginFailed,
     Fact,
     LineWithheld,
+    NotifyFailed,
+    NotifyHeldBack,
+    NotifySent,
     PolicyWouldRefuse,
     Refreshed,
     RefreshFailed,
@@ -38,6 +42,8 @@ _SINCE = "since"
 """When counting began; no metric, since Prometheus knows that by itself."""
 REASONS = ("expiring", "expired", "rejected", "keep_alive", "asked", "restored")
 """What begins a refresh."""
+CHANNELS = ("webhook", "mail", "command")
+"""By which notifications go."""
 _CLASSES = {status: f"{status // 100}xx" for status in range(200, 600)}
 _OTHER = "other"
 """Class of a status that HTTP does not know (RFC 9110 section 15), and that is passed on all the same."""
@@ -64,6 +70,20 @@ class TrafficSince:
 
     since: float
     by_tenant: Mapping[str, Traffic]
+
+
+_COUNTED: Mapping[type[Fact], Callable[[Any], Key]] = {
+    Refreshed: lambda fact: (families.REFRESHES, Outcome.GRANTED.value, fact.reason),
+    RefreshFailed: lambda fact: (families.REFRESHES, fact.outcome.value, fact.reason),
+    AdminLoggedIn: lambda _fact: (families.LOGINS, "granted"),
+    AdminLoginFailed: lambda _fact: (families.LOGINS, "refused"),
+    AdminLockedOut: lambda _fact: (families.LOGINS, "locked_out"),
+    PolicyWouldRefuse: lambda fact: (families.TRIALS, fact.tenant, fact.rule),
+    LineWithheld: lambda _fact: (families.WITHHELD,),
+    NotifySent: lambda fact: (families.NOTIFICATIONS, fact.channel, "delivered"),
+    NotifyHeldBack: lambda _fact: (families.NOTIFY_HELD_BACK,),
+}
+"""Facts of which each is one more of a counter, whose key is told by the fact."""
 
 
 class _Histogram:
@@ -120,6 +140,10 @@ class Metrics:
                 self._tally.index(families.REFRESHES, outcome.value, reason)
         for login in ("granted", "refused", "locked_out"):
             self._tally.index(families.LOGINS, login)
+        for channel in CHANNELS:
+            self._tally.index(families.NOTIFY_FAILED_TRIES, channel)
+            for end in ("delivered", "given_up", "dropped"):
+                self._tally.index(families.NOTIFICATIONS, channel, end)
 
     # --- what is read, not told
 
@@ -151,25 +175,12 @@ class Metrics:
 
     def __call__(self, fact: Fact) -> None:
         """Count one fact."""
-        match fact:
-            case RequestFinished():
-                self._count_request(fact)
-            case Refreshed():
-                self._add(families.REFRESHES, Outcome.GRANTED.value, fact.reason)
-            case RefreshFailed():
-                self._add(families.REFRESHES, fact.outcome.value, fact.reason)
-            case AdminLoggedIn():
-                self._add(families.LOGINS, "granted")
-            case AdminLoginFailed():
-                self._add(families.LOGINS, "refused")
-            case AdminLockedOut():
-                self._add(families.LOGINS, "locked_out")
-            case PolicyWouldRefuse():
-                self._add(families.TRIALS, fact.tenant, fact.rule)
-            case LineWithheld():
-                self._add(families.WITHHELD)
-            case _:
-                pass
+        if type(fact) is RequestFinished:
+            self._count_request(fact)
+        elif type(fact) is NotifyFailed:
+            self._count_failed_try(fact)
+        elif (key_of := _COUNTED.get(type(fact))) is not None:
+            self._add(*key_of(fact))
 
     def begin(self, now: float) -> None:
         """Counting begins, unless another process has begun with it whose place this one takes."""
@@ -225,6 +236,13 @@ class Metrics:
             numbers.add(numbers.index(families.RESPONSES, _OTHER) if index is None else index)
             if status in THROTTLING:
                 numbers.add(self._throttled[status])
+
+    def _count_failed_try(self, fact: NotifyFailed) -> None:
+        if fact.tries:
+            self._add(families.NOTIFY_FAILED_TRIES, fact.channel)
+        if fact.retry_in_s is None:  # what was dropped untried made room for others
+            end = "given_up" if fact.tries else "dropped"
+            self._add(families.NOTIFICATIONS, fact.channel, end)
 
     def _add(self, *key: str) -> None:
         self._tally.add(self._tally.index(*key))
