@@ -1,15 +1,13 @@
-"""An attacker's web site, a name of theirs that turns to the proxy, and the browser that visits both."""
+"""An attacker's web site, and a name of theirs that turns to the proxy."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from aiohttp import web
-from playwright.async_api import BrowserContext, async_playwright
 
 SITE = "evil.example"
 REBOUND = {"rebound.example": "127.0.0.2", "rebound.localhost": "127.0.0.2"}
@@ -17,57 +15,14 @@ REBOUND = {"rebound.example": "127.0.0.2", "rebound.localhost": "127.0.0.2"}
 PLAIN_NAME, PLAIN_ADDRESS = "proxy.internal", "192.0.2.7"
 """Where the proxy could be in a network: for requests to either a browser leaves out ``Sec-Fetch-Site``."""
 
-CHROMIUM = Path("/usr/bin/chromium")
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Chromium's own fence around local networks is off: other browsers have none, and the proxy's is tried.
-    "--disable-features=HttpsUpgrades,LocalNetworkAccessChecks",
-)
+NAMES = {SITE: "127.0.0.1", PLAIN_NAME: "127.0.0.1", PLAIN_ADDRESS: "127.0.0.1", **REBOUND}
+"""Where each of them is, to the browser."""
 
 _PAGES: Mapping[str, str] = {
     "/": '<!doctype html><title>A page</title><body><script src="/attacks.js"></script>',
     "/refresh": '<meta http-equiv="refresh" content="0; url={to}">',
     "/reporting": '<img src="/none.png">',
 }
-
-
-class BrowserMissingError(Exception):
-    """There is no browser to try."""
-
-
-def check_installed(executable: Path) -> None:
-    """Say what is missing, and how it comes.
-
-    :raises BrowserMissingError: there is no such program.
-    """
-    if not executable.exists():
-        raise BrowserMissingError(f"{executable} is missing; `make browser` installs it")
-
-
-@asynccontextmanager
-async def chromium(executable: Path = CHROMIUM) -> AsyncIterator[BrowserContext]:
-    """A browser that never ran before, to which all names above are on this machine.
-
-    :raises BrowserMissingError: it is not installed.
-    """
-    check_installed(executable)
-    names = {SITE: "127.0.0.1", PLAIN_NAME: "127.0.0.1", PLAIN_ADDRESS: "127.0.0.1", **REBOUND}
-    rules = ", ".join(f"MAP {name} {address}" for name, address in names.items())
-    async with async_playwright() as playwright:
-        with tempfile.TemporaryDirectory(prefix="pleo-proxy-browser-", ignore_cleanup_errors=True) as profile:
-            context = await playwright.chromium.launch_persistent_context(
-                profile, executable_path=executable, args=[*_ARGUMENTS, f"--host-resolver-rules={rules}"]
-            )
-            try:
-                yield context
-            finally:
-                await context.close()
 
 
 @asynccontextmanager

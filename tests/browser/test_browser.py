@@ -7,7 +7,6 @@ has received. ``attacks.js`` holds the attacks.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -23,33 +22,15 @@ from tests.browser.attacker import (
     PLAIN_ADDRESS,
     PLAIN_NAME,
     SITE,
-    BrowserMissingError,
     Relay,
-    attackers_site,
-    chromium,
 )
 from tests.harness import Proxy, running_proxy, until
 
-ROOT = Path(__file__).parent.parent.parent
 EMPLOYEES = "/acme/v2/employees"
 PATIENCE_S = 30.0
 """Within which a busy browser has sent what it was told to."""
 UNSENT = {"speculation", "prerender"}
 """Attacks that this browser keeps to itself in some cases; if it sends them they must be refused as well."""
-
-
-@pytest.fixture
-async def site() -> AsyncIterator[int]:
-    """The port of the attacker's site."""
-    async with attackers_site() as port:
-        yield port
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[BrowserContext]:
-    """The browser of somebody in the network."""
-    async with chromium() as context:
-        yield context
 
 
 @pytest.fixture
@@ -261,18 +242,3 @@ async def test_a_browser_in_a_program_is_let_in_with_the_tenants_header(
     answer = await page.goto(f"http://{PLAIN_NAME}:{named.address[1]}/v2/employees")
     assert answer is not None
     assert answer.status == 200
-
-
-async def test_a_missing_browser_is_said_and_what_installs_it(tmp_path: Path) -> None:
-    """Without Chromium the tests fail, and name the target that installs it."""
-    with pytest.raises(BrowserMissingError, match="`make browser`"):
-        async with chromium(tmp_path / "chromium"):
-            pass
-
-
-def test_the_pipeline_installs_the_browser_before_it_tests() -> None:
-    """``make browser`` installs what these tests need, and the pipeline calls it first."""
-    makefile = (ROOT / "Makefile").read_text()
-    assert re.search(r"^browser:", makefile, re.MULTILINE)
-    pipeline = (ROOT / ".ci" / "run").read_text()
-    assert 0 < pipeline.index("make browser") < pipeline.index("make test")

@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-from playwright.async_api import BrowserContext, ConsoleMessage, Page
+from playwright.async_api import BrowserContext, Page
 
 from proxy.facts import AdminLoggedIn, AdminLoggedOut, LinkCreated
-from tests.browser.attacker import SITE, attackers_site, chromium
-from tests.harness import ADMIN_TOKEN, Proxy, until
+from tests.browser.attacker import SITE
+from tests.browser.steps import log_in
+from tests.browser.watching import Kind, Watch
+from tests.harness import ADMIN_TOKEN, Proxy
 
 CONNECT = "/tenants/acme/connect"
 
 
-@pytest.fixture
-async def site() -> AsyncIterator[int]:
-    """The port of the attacker's site."""
-    async with attackers_site() as port:
-        yield port
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[BrowserContext]:
-    """The operator's browser."""
-    async with chromium() as context:
-        yield context
-
-
-async def watched_page(browser: BrowserContext) -> tuple[Page, list[str]]:
-    """A page, and what its console complains of: breaches of the policy, failed loads."""
-    page = await browser.new_page()
-    complaints: list[str] = []
-
-    def hear(said: ConsoleMessage) -> None:
-        # There is no icon, and every site without one gets this complaint.
-        if said.type in {"error", "warning"} and not said.location["url"].endswith("/favicon.ico"):
-            complaints.append(said.text)
-
-    page.on("console", hear)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return page, complaints
-
-
-async def log_in(page: Page, proxy: Proxy, path: str = "/") -> None:
-    """Open ``path`` and log in on the way."""
-    await page.goto(proxy.admin_url + path)
-    await page.get_by_label("Admin token").fill(ADMIN_TOKEN)
-    await page.get_by_role("button", name="Log in").click()
-    await page.wait_for_url(proxy.admin_url + path)
-
-
-async def test_an_operator_logs_in_makes_a_link_and_the_link_connects(
-    proxy: Proxy, browser: BrowserContext
-) -> None:
+async def test_an_operator_logs_in_makes_a_link_and_the_link_connects(proxy: Proxy, page: Page) -> None:
     """From a page that asks for the token to Pleo's consent and back, and no rule of ours is in the way."""
-    page, complaints = await watched_page(browser)
     await log_in(page, proxy, CONNECT)
     await page.get_by_role("button", name="Make the link").click()
     await page.locator("a.link").click()
@@ -68,12 +28,10 @@ async def test_an_operator_logs_in_makes_a_link_and_the_link_connects(
     await page.get_by_role("heading", name="You are logged out").wait_for()
     await page.goto(proxy.admin_url)
     assert page.url.endswith("/login?next=%2F")
-    assert complaints == []
 
 
-async def test_no_form_of_ours_leads_to_pleo(proxy: Proxy, browser: BrowserContext) -> None:
+async def test_no_form_of_ours_leads_to_pleo(proxy: Proxy, page: Page, watch: Watch) -> None:
     """Browsers hold ``form-action`` against redirects, too: so the way to a consent begins with a link."""
-    page, complaints = await watched_page(browser)
     await page.goto(f"{proxy.admin_url}/login")
     await page.evaluate(
         """(link) => {
@@ -84,8 +42,9 @@ async def test_no_form_of_ours_leads_to_pleo(proxy: Proxy, browser: BrowserConte
         }""",
         await proxy.link("acme"),
     )
-    await until(lambda: complaints)
-    assert "form-action 'self'" in complaints[0]
+    [breach] = await watch.expected(Kind.POLICY)
+    assert breach.startswith("form-action forbids ")
+    await watch.expected(Kind.CONSOLE)
     assert page.url == f"{proxy.admin_url}/login"
 
 
@@ -93,7 +52,7 @@ async def test_a_link_in_a_mail_opens_the_page_of_who_is_logged_in(
     proxy: Proxy, browser: BrowserContext, site: int
 ) -> None:
     """A strict cookie stays behind when another site's link is followed, and is found again at once."""
-    page, _ = await watched_page(browser)
+    page = await browser.new_page()
     await log_in(page, proxy)
     await page.goto(f"http://{SITE}:{site}/")
     await page.evaluate("(url) => { location = url }", proxy.admin_url + CONNECT)
@@ -107,7 +66,7 @@ async def test_pages_of_others_do_nothing_with_a_session(
 ) -> None:
     """Forms, scripts, frames and pictures of another site, or of another port of this host, which to browsers
     is the same site, make no link, log nobody in or out, and read nothing."""
-    page, _ = await watched_page(browser)
+    page = await browser.new_page()
     await log_in(page, proxy)
     before = len(proxy.facts)
     await page.goto(f"http://{host}:{site}/")

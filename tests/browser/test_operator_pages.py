@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, Page, ViewportSize
+from playwright.async_api import Page, ViewportSize
 
 from proxy import lifecycle
 from proxy.model import Policy, Preset
-from tests.browser.attacker import chromium
-from tests.browser.test_operator import log_in, watched_page
+from tests.browser.steps import log_in
 from tests.harness import Proxy
 
 WIDE, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
 SHOTS = os.environ.get("PLEO_PROXY_SCREENSHOTS")
 """A folder for pictures of the pages, for who wants to look at them."""
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[BrowserContext]:
-    """The operator's browser."""
-    async with chromium() as context:
-        yield context
-
-
-class Requests:
-    """Addresses that a page asked for."""
-
-    def __init__(self, page: Page) -> None:
-        self.hosts: set[str] = set()
-        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
 
 
 async def picture(page: Page, name: str) -> None:
@@ -92,12 +74,10 @@ PAGES = [
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 async def test_pages_fit_are_readable_and_complain_of_nothing(
-    proxy: Proxy, browser: BrowserContext, size: ViewportSize, scheme: str
+    proxy: Proxy, page: Page, size: ViewportSize, scheme: str
 ) -> None:
     """At either width nothing must be scrolled sideways, and every text has contrast, by day and by night."""
     await with_more_tenants(proxy)
-    page, complaints = await watched_page(browser)
-    requests = Requests(page)
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     await page.set_viewport_size(size)
     await log_in(page, proxy)
@@ -107,14 +87,11 @@ async def test_pages_fit_are_readable_and_complain_of_nothing(
         assert await page.evaluate(CONTRAST) == [], path
         name = path.strip("/").replace("/", "-") or "overview"
         await picture(page, f"{name}-{size['width']}-{scheme}")
-    assert complaints == []
-    assert requests.hosts == {urlsplit(proxy.admin_url).netloc}
 
 
-async def test_an_operator_finds_a_tenant_and_what_to_copy(proxy: Proxy, browser: BrowserContext) -> None:
+async def test_an_operator_finds_a_tenant_and_what_to_copy(proxy: Proxy, page: Page) -> None:
     """From the overview by the filter to the tenant's page, where the line can be selected."""
     await with_more_tenants(proxy)
-    page, complaints = await watched_page(browser)
     await log_in(page, proxy)
     await page.get_by_label("Name or company").fill("acm")
     await page.get_by_role("button", name="Filter").click()
@@ -127,12 +104,10 @@ async def test_an_operator_finds_a_tenant_and_what_to_copy(proxy: Proxy, browser
     await line.click(click_count=3)
     selected = await page.evaluate("() => getSelection().toString().trim()")
     assert selected == f"curl {proxy.base_url}/acme/v2/employees"
-    assert complaints == []
 
 
-async def test_an_operator_refreshes_pauses_and_revokes(proxy: Proxy, browser: BrowserContext) -> None:
+async def test_an_operator_refreshes_pauses_and_revokes(proxy: Proxy, page: Page) -> None:
     """Each button does what it says and tells so; what cannot be undone is asked about first."""
-    page, complaints = await watched_page(browser)
     await log_in(page, proxy, "/tenants/acme")
     for button, told in (
         ("Refresh now", "The tokens are new."),
@@ -154,12 +129,10 @@ async def test_an_operator_refreshes_pauses_and_revokes(proxy: Proxy, browser: B
     await page.get_by_role("heading", name="The connection works").wait_for()
     await page.goto(f"{proxy.admin_url}/tenants/acme")
     await page.get_by_role("heading", name="acme connected").wait_for()
-    assert complaints == []
 
 
-async def test_pages_are_used_with_the_keyboard_alone(proxy: Proxy, browser: BrowserContext) -> None:
+async def test_pages_are_used_with_the_keyboard_alone(proxy: Proxy, page: Page) -> None:
     """The first stop skips to the content, and where the focus is can be seen."""
-    page, _ = await watched_page(browser)
     await log_in(page, proxy)
     await page.keyboard.press("Tab")
     focused = page.locator(":focus")
