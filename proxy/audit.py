@@ -54,6 +54,8 @@ EVENTS = frozenset(
     }
 )
 """Of records that are not made of a fact: what commands do, and what is done to the trail."""
+CHANGES = EVENTS - {"audit.dropped"} | {"grant.connected", "proxy.started"}
+"""Of records that tell of what somebody changed, and not of what the proxy does by itself."""
 KEY_PLACE = Place("meta", "", "audit_key", 0)
 _PRUNED_AT_ONCE = 10_000
 """Records that one transaction removes: a large trail must not hold up others for long."""

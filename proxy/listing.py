@@ -5,12 +5,12 @@ Pure. No listing holds a token, sealed or not; instants are ISO 8601 in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from proxy.model import DAY_S, Grant, GrantState, Tenant
+from proxy.model import DAY_S, Grant, GrantState, Outcome, Tenant
 
 Row = dict[str, Any]
 _MINUTE_S, _HOUR_S = 60.0, 3600.0
@@ -34,6 +34,66 @@ def tenants(all_tenants: Iterable[Tenant], grants: Mapping[str, Grant]) -> list[
 def grants(all_tenants: Iterable[Tenant], by_tenant: Mapping[str, Grant]) -> list[Row]:
     """The grant of each tenant, also of those that have none."""
     return [_grant(tenant, by_tenant.get(tenant.name)) for tenant in all_tenants]
+
+
+DOWN_EVENTS = frozenset({"grant.needs_reauth", "grant.revoked", "tenant.added", "tenant.changed"})
+"""Events of the audit trail that tell since when a tenant is down, and why."""
+
+_ENDED = {
+    GrantState.NONE: ("tenant.added", "nobody has consented yet"),
+    GrantState.NEEDS_REAUTH: ("grant.needs_reauth", "Pleo ended the authorisation"),
+    GrantState.REVOKED: ("grant.revoked", "its tokens were erased"),
+}
+"""States in which there are no tokens, the event that led there, and why, where its record says no more."""
+
+Told = tuple[float, str, Mapping[str, Any]]
+"""Instant, event and details of a record of the audit trail."""
+
+
+def down(
+    all_tenants: Iterable[Tenant],
+    by_tenant: Mapping[str, Grant],
+    told: Mapping[str, Sequence[Told]],
+    now: float,
+) -> list[Row]:
+    """``tenant, state, since_at, why`` of each tenant whose callers are refused.
+
+    :param told: by tenant, records of :data:`DOWN_EVENTS`, the newest last.
+    """
+    rows = []
+    for tenant in all_tenants:
+        fault = _fault(tenant, by_tenant.get(tenant.name), told.get(tenant.name, ()), now)
+        if fault is not None:
+            word, since, why = fault
+            rows.append({"tenant": tenant.name, "state": word, "since_at": instant(since), "why": why})
+    return rows
+
+
+def _fault(
+    tenant: Tenant, grant: Grant | None, told: Sequence[Told], now: float
+) -> tuple[str, float | None, str | None] | None:
+    """Why callers of a tenant are refused: in a word, since when, and what led to it."""
+    if not tenant.enabled:
+        return "disabled", _last(told, "tenant.changed", "enabled")[0], "an operator disabled it"
+    word = state(grant)
+    if word in _ENDED:
+        event, why = _ENDED[word]
+        since, details = _last(told, event)
+        return word.value, since, details.get("reason", why)
+    if grant is None or grant.last_outcome in {None, Outcome.GRANTED}:
+        return None
+    expired_at = grant.access_expires_at
+    if expired_at is None or expired_at > now:
+        return None
+    return grant.state.value, expired_at, f"refreshes fail: {shown(grant.last_outcome)}"
+
+
+def _last(told: Sequence[Told], wanted: str, field: str = "") -> tuple[float | None, Mapping[str, Any]]:
+    """When the newest record of an event was made, and its details; one that tells of ``field``, if named."""
+    for at, event, details in reversed(told):
+        if event == wanted and (not field or field in details):
+            return at, details
+    return None, {}
 
 
 def state(grant: Grant | None) -> GrantState:

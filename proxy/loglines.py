@@ -7,7 +7,7 @@ line holds: a log has whatever a service manager, a crash or an attacker put bet
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -128,6 +128,42 @@ class Dated:
         """When ``line`` was written, as far as is known; empty before the first that says so."""
         self._last = line.timestamp or self._last
         return self._last
+
+
+class Counting:
+    """How many lines say the same in some of their fields, and from when to when.
+
+    A line that has none of the fields does not count. What is counted may be a caller's to choose, such as
+    a path: beyond :attr:`MOST` kinds all others are one.
+    """
+
+    MOST: Final = 10_000
+    _OTHERS: Final = "(others)"
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self.fields = tuple(dict.fromkeys(fields))
+        self._kinds: dict[tuple[str, ...], list[Any]] = {}
+
+    def add(self, line: Line) -> None:
+        """Count a line."""
+        if not any(name in (line.fields or {}) for name in self.fields):
+            return
+        key = tuple(line.text(name) for name in self.fields)
+        if key not in self._kinds and len(self._kinds) >= self.MOST:
+            key = tuple(self._OTHERS for _ in self.fields)
+        kind = self._kinds.setdefault(key, [0, line.timestamp, None])
+        kind[0] += 1
+        kind[2] = line.timestamp
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each kind, the most frequent first: the fields, the count, the first and last instant."""
+        kinds = sorted(self._kinds.items(), key=lambda kind: (-kind[1][0], kind[0]))
+        return [
+            {"count": count}
+            | {name: text or None for name, text in zip(self.fields, key, strict=True)}
+            | {"first_at": first, "last_at": last}
+            for key, (count, first, last) in kinds
+        ]
 
 
 @dataclass(frozen=True, slots=True)

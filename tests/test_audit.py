@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,56 @@ def test_every_command_that_changes_something_is_recorded(ours: Cli, tmp_path: P
     assert records[6]["details"]["policy.deny"] == {"old": [], "new": ["POST /v1/vendors"]}
     assert all("unsigned" not in row["details"] for row in records)
     assert "15 records, all in order" in ours.done("audit", "verify").out
+
+
+def test_changes_are_told_from_what_the_proxy_does(ours: Cli) -> None:
+    """With ``--changes`` there is who changed what, and nothing of the life of tokens."""
+    serve_once(ours)
+    ours.done("tenants", "add", "acme")
+    settings = config.load(ours.config, {})
+
+    async def work() -> None:
+        store = open_store(settings.store.url)
+        vault = Vault(keyring.read(settings.store.state_dir / "keys"))
+        entries = [
+            Entry(time.time(), event, "acme", "proxy:x/0", "{}")
+            for event in ("token.refreshed", "grant.connected", "audit.dropped", "proxy.started")
+        ]
+        await Ledger(store.trail, vault, "proxy:x/0", time.time).append(entries)
+        await store.close()
+
+    asyncio.run(work())
+    ours.done("tenants", "disable", "acme")
+
+    def told(*options: str) -> list[str]:
+        return [row["event"] for row in ours.done("audit", "list", "--json", *options).json()]
+
+    assert told("--changes") == ["tenant.added", "grant.connected", "proxy.started", "tenant.changed"]
+    assert told("--changes", "--tenant", "globex", "--since", "1h") == []
+    assert "--changes names events already" in ours("audit", "list", "--changes", "--event", "x").refusal()
+
+
+def test_records_since_an_instant_are_listed(ours: Cli) -> None:
+    """Older ones are left out, and it is said when there are more than are shown."""
+    serve_once(ours)
+    for name in ("acme", "globex", "initech"):
+        ours.done("tenants", "add", name)
+    rows = ours.done("audit", "list", "--json").json()
+    later = datetime.fromtimestamp(time.time() + 60, UTC).isoformat()
+
+    def told(*options: str) -> tuple[list[str], str]:
+        ran = ours.done("audit", "list", "--json", *options)
+        return ([row["tenant"] for row in ran.json()], ran.err)
+
+    assert told("--since", rows[0]["at"]) == (["acme", "globex", "initech"], "")
+    assert told("--since", "1h", "--most", "2") == (
+        ["globex", "initech"],
+        "These are the newest 2; there are more, which --most shows.\n",
+    )
+    assert told("--since", "1h", "--most", "3")[1] == ""
+    assert told("--most", "2") == (["globex", "initech"], "")
+    assert told("--since", later)[0] == []
+    assert "neither an age" in ours("audit", "list", "--since", "tomorrow").refusal()
 
 
 def test_without_the_key_ring_a_command_leaves_a_note(ours: Cli, tmp_path: Path) -> None:

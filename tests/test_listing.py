@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,42 @@ def test_grants_as_listed() -> None:
             "last_refreshed_at": None,
             "last_outcome": None,
         },
+    ]
+
+
+def test_a_tenant_is_down_while_its_callers_are_refused() -> None:
+    """Disabled, without tokens, or with a token that has expired and no new one: since when, and why."""
+    connected = replace(GRANT, state=GrantState.CONNECTED, last_outcome=Outcome.GRANTED)
+    failing = replace(connected, last_outcome=Outcome.UNAVAILABLE)
+    grants = {
+        "needs": Grant("needs", GrantState.NEEDS_REAUTH, 3, last_outcome=Outcome.REFUSED),
+        "revoked": Grant("revoked", GrantState.REVOKED, 3),
+        "idle": connected,
+        "failing": failing,
+        "trying": replace(failing, access_expires_at=2_000_000_001.0),
+        "off": connected,
+        "untold": Grant("untold", GrantState.NEEDS_REAUTH, 1),
+    }
+    names = ["never", *grants]
+    told: dict[str, list[listing.Told]] = {
+        "never": [(1.0, "tenant.added", {}), (2.0, "tenant.changed", {"hosts": {}})],
+        "needs": [
+            (1.0, "grant.needs_reauth", {"reason": "lost_answer"}),
+            (2.0, "grant.needs_reauth", {"reason": "invalid_grant"}),
+            (3.0, "tenant.changed", {"hosts": {}}),
+        ],
+        "revoked": [(4.0, "grant.revoked", {})],
+        "off": [(5.0, "tenant.changed", {"enabled": {}}), (6.0, "tenant.changed", {"hosts": {}})],
+    }
+    tenants = [Tenant(name, enabled=name != "off") for name in names]
+    rows = listing.down(tenants, grants, told, 2_000_000_000.0)
+    assert [(row["tenant"], row["state"], row["since_at"], row["why"]) for row in rows] == [
+        ("never", "none", listing.instant(1.0), "nobody has consented yet"),
+        ("needs", "needs_reauth", listing.instant(2.0), "invalid_grant"),
+        ("revoked", "revoked", listing.instant(4.0), "its tokens were erased"),
+        ("failing", "connected", listing.instant(1_000_000_000.0), "refreshes fail: unavailable"),
+        ("off", "disabled", listing.instant(5.0), "an operator disabled it"),
+        ("untold", "needs_reauth", None, "Pleo ended the authorisation"),
     ]
 
 

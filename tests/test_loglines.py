@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.loglines import Dated, Folding, Line, Pick, Repeats, parsed, printable
+from proxy.loglines import Counting, Dated, Folding, Line, Pick, Repeats, parsed, printable
 
 HOSTILE = "\x1b]0;mine\x07\x9b31m\u202e\u2028\U000e0001"
 
@@ -178,3 +179,49 @@ def test_what_is_no_object_is_never_folded() -> None:
     text = parsed(b"x")
     assert folded(text, text) == [text, text]
     assert replace(text, raw=b"y").plain == "y"
+
+
+# --- counted
+
+
+def counted(fields: Sequence[str], *lines: Line) -> list[dict[str, object]]:
+    """The rows of what some lines say."""
+    counting = Counting(fields)
+    for each in lines:
+        counting.add(each)
+    return counting.rows()
+
+
+def test_lines_are_counted_by_what_they_say() -> None:
+    """The most frequent first, then by what they say, each with its first and last instant."""
+    at = "2026-01-31T14:00:0{}.000000Z".format
+    rows = counted(
+        ["outcome", "status"],
+        one(timestamp=at(1), outcome="x"),
+        one(timestamp=at(2)),
+        one(timestamp=at(3), status=None),
+        one(timestamp=at(4)),
+    )
+    assert rows == [
+        {"count": 2, "outcome": "o", "status": "200", "first_at": at(2), "last_at": at(4)},
+        {"count": 1, "outcome": "o", "status": None, "first_at": at(3), "last_at": at(3)},
+        {"count": 1, "outcome": "x", "status": "200", "first_at": at(1), "last_at": at(1)},
+    ]
+
+
+def test_lines_without_the_fields_do_not_count() -> None:
+    """A line counts if it has one of them; what is no JSON has none."""
+    rows = counted(["status", "reason"], line(event="e"), parsed(b"x"), line(reason="r"), line(status=200))
+    assert [(row["status"], row["reason"]) for row in rows] == [(None, "r"), ("200", None)]
+
+
+def test_what_callers_choose_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many kinds all others are one; kinds that are known go on."""
+    monkeypatch.setattr(Counting, "MOST", 2)
+    rows = counted(["path"], *(line(path=f"/{each}") for each in "abcdba"))
+    assert {str(row["path"]): row["count"] for row in rows} == {"/a": 2, "/b": 2, "(others)": 2}
+
+
+def test_a_field_that_is_named_twice_counts_once() -> None:
+    """It is one column."""
+    assert list(counted(["status", "status"], one())[0]) == ["count", "status", "first_at", "last_at"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import stat
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -357,6 +358,34 @@ async def test_a_backup_is_one_file_for_its_owner_that_holds_no_token(
     put(saved, b"something else")
     (await told(ours, "backup", str(saved)))
     assert content_of(saved).startswith(b"pleo-proxy backup 1\n")
+
+
+async def test_a_backup_is_tried_beside_a_running_proxy(saved: Path, ours: Cli, config: Path) -> None:
+    """A dry run says what a restore would do, asks for no stop, and changes nothing; a bad file fails it."""
+    async with serving(config) as serve:
+        ran = await serve.command("restore", "--dry-run", str(saved))
+        assert re.fullmatch(
+            r"Would restore 2 tenants as of 20\S+\.\n"
+            r"Would keep 2 grants that are as new in the store, or newer\.\n"
+            r"Would restore 0 grants, to be verified by their first refresh\.\n",
+            ran.out,
+        )
+        await serve.stop()
+    lose_store(config)
+    assert (
+        "Would restore 2 grants, to be verified" in (await told(ours, "restore", "--dry-run", str(saved))).out
+    )
+    assert (await told(ours, "tenants", "list", "--json")).json() == []
+    put(saved, content_of(saved)[:-9] + b"x")
+    assert "cut short" in (await asyncio.to_thread(ours, "restore", "--dry-run", str(saved))).refusal(1)
+
+
+async def test_a_backup_of_another_ring_fails_its_trial(saved: Path, ours: Cli, config: Path) -> None:
+    """A dry run with a key ring that does not open the tokens fails, as a restore would."""
+    ring = configuration.load(config, {}).store.state_dir / "keys"
+    ring.unlink()
+    (await told(ours, "keys", "generate"))
+    assert (await asyncio.to_thread(ours, "restore", "--dry-run", str(saved))).code == 1
 
 
 async def test_a_restored_grant_works_after_one_refresh(

@@ -211,6 +211,8 @@ def test_a_line_without_end_is_not_kept_whole(tmp_path: Path) -> None:
         (("--since", "yesterday"), "'yesterday' is neither an age", "90s, 15m, 2h, 3d"),
         (("--since", "999999d"), "'999999d'", "2026-01-31T14:00"),
         (("--level", "loud"), "'loud'", "'warning'"),
+        (("--count", "status", "-f", "x"), "--count is of what there is", "leave out --follow"),
+        (("--count", "status", "--all", "x"), "--count is of what there is", "leave out --all"),
         (("--config", "x"), "--config", "tail --help"),
     ],
 )
@@ -219,6 +221,27 @@ def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], item: str, remed
     line = run("tail", *arguments).refusal(2)
     assert item in line
     assert remedy in line
+
+
+def test_lines_are_counted(log: Path) -> None:
+    """With ``--count`` there is a table of what the picked lines say, and no line."""
+    assert [line.split() for line in shown(log, "--event", "request.finished", "--count", "tenant")] == [
+        ["count", "tenant", "first", "at", "last", "at"],
+        ["3", "acme", "2026-01-31T14:00:01.000000Z", "2026-01-31T14:00:03.000000Z"],
+        ["1", "globex", "2026-01-31T14:00:05.000000Z", "2026-01-31T14:00:05.000000Z"],
+    ]
+
+
+def test_counts_are_json_too(log: Path) -> None:
+    """With ``--json`` the counts are an array, of picked lines only."""
+    rows = json.loads("\n".join(shown(log, "--status", "4xx", "--count", "status", "--json")))
+    assert [(row["count"], row["status"]) for row in rows] == [(1, "401")]
+
+
+def test_a_field_that_no_line_has_is_told(log: Path) -> None:
+    """A misspelt field is no table without rows."""
+    ran = run("tail", str(log), "--count", "caler", "--count", "statsu")
+    assert (ran.code, ran.out, ran.err) == (0, "", "No such line has a field caler or statsu.\n")
 
 
 # --- as it grows

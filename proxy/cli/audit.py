@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 import click
 
 from proxy import listing
-from proxy.audit import AuditError, Ledger, as_row, line_of
+from proxy.audit import CHANGES, AuditError, Ledger, as_row, line_of
 from proxy.chain import Record, Verifier
 from proxy.cli.completion import tenant_names
-from proxy.cli.inputs import config_option, json_option, open_ring, with_store
+from proxy.cli.inputs import When, config_option, json_option, open_ring, with_store
 from proxy.cli.output import print_json, print_rows
 from proxy.cli.recording import recorder_of
 from proxy.config import Settings
@@ -139,19 +139,44 @@ def _as_report(verifier: Verifier | None, noted: int) -> dict[str, Any]:
 @audit.command(name="list")
 @click.option("--tenant", shell_complete=tenant_names, metavar="NAME", help="Only records of this tenant.")
 @click.option("--event", metavar="EVENT", help="Only records of this event, such as tenant.changed.")
+@click.option(
+    "--changes",
+    is_flag=True,
+    help="Only what people changed: tenants, grants, links, keys, the store, and starts of the proxy.",
+)
+@click.option(
+    "--since",
+    type=When(),
+    metavar="WHEN",
+    help="Only records from then on: an age (90s, 15m, 2h, 3d) or an instant (2026-01-31T14:00, in UTC).",
+)
 @click.option("--most", type=click.IntRange(1), default=50, show_default=True, help="So many, the newest.")
 @json_option
 @config_option
 def list_(
-    tenant: str | None, event: str | None, most: int, config_path: Path | None, *, as_json: bool
+    tenant: str | None,
+    event: str | None,
+    since: datetime | None,
+    most: int,
+    config_path: Path | None,
+    *,
+    changes: bool,
+    as_json: bool,
 ) -> None:
     """List the newest records, the oldest of them first. Looks at none of their links."""
+    if changes and event is not None:
+        raise UsageError("--changes names events already; leave out --event, or --changes")
 
     async def work(store: Store, _settings: Settings) -> list[Record]:
-        return await store.trail.newest(most, tenant, event)
+        begin = 0.0 if since is None else since.timestamp()
+        # One more, to know whether there are more.
+        return await store.trail.newest(most + 1, tenant, CHANGES if changes else event, since=begin)
 
-    rows = [_shown(record, as_json=as_json) for record in with_store(config_path, work)]
+    records = with_store(config_path, work)
+    rows = [_shown(record, as_json=as_json) for record in records[-most:]]
     print_rows(rows, as_json=as_json, empty="There is no such record.")
+    if len(records) > most and since is not None:
+        click.echo(f"These are the newest {most}; there are more, which --most shows.", err=True)
 
 
 def _shown(record: Record, *, as_json: bool) -> dict[str, Any]:

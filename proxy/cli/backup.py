@@ -55,13 +55,21 @@ def backup(file: Path, config_path: Path | None) -> None:
 @click.command()
 @click.argument("file", type=FILE)
 @click.option("--yes", is_flag=True, help="Replace the tenants that the store has.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check the file and the key ring, tell what would be restored, and change nothing.",
+)
 @config_option
-def restore(file: Path, config_path: Path | None, *, yes: bool) -> None:
+def restore(file: Path, config_path: Path | None, *, yes: bool, dry_run: bool) -> None:
     """Replace all tenants and grants by those in FILE, while no proxy runs.
 
     The whole file is checked first. Grants that are newer in the store than in FILE stay. The others are
     `unverified` until the running proxy has refreshed them once: Pleo may have ended their tokens since.
     """
+    if dry_run:
+        _tell(*with_store(config_path, lambda store, settings: _rehearsed(store, settings, file)), would=True)
+        return
     settings = load_settings(config_path)
 
     async def work(store: Store, settings: Settings) -> tuple[Restored, float]:
@@ -96,6 +104,21 @@ def restore(file: Path, config_path: Path | None, *, yes: bool) -> None:
         elif not yes:
             raise UsageError("make sure that no proxy uses this store, then add --yes")
         done, made_at = with_store(config_path, work)
-    click.echo(f"Restored {len(done.content.tenants)} tenants as of {listing.instant(made_at)}.")
-    click.echo(f"Kept {len(done.kept)} grants that are as new in the store, or newer.")
-    click.echo(f"Restored {len(done.unverified)} grants, to be verified by their first refresh.")
+    _tell(done, made_at)
+
+
+async def _rehearsed(store: Store, settings: Settings, file: Path) -> tuple[Restored, float]:
+    """What a restore would make of the store as it is, which may be served meanwhile."""
+    vault = open_ring(settings)
+    saved, made_at = files.read(files.load(file), vault)
+    stored = await store.content()
+    if stored.key_check is not None:
+        vault.verify_check(stored.key_check)
+    return files.restored(stored, saved, vault, progress=lambda _done, _total: None), made_at
+
+
+def _tell(done: Restored, made_at: float, *, would: bool = False) -> None:
+    restored, kept = ("Would restore", "Would keep") if would else ("Restored", "Kept")
+    click.echo(f"{restored} {len(done.content.tenants)} tenants as of {listing.instant(made_at)}.")
+    click.echo(f"{kept} {len(done.kept)} grants that are as new in the store, or newer.")
+    click.echo(f"{restored} {len(done.unverified)} grants, to be verified by their first refresh.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from proxy import actions, listing
-from proxy.audit import Recorder
+from proxy.audit import Recorder, as_row
 from proxy.authorize import LINK_LIFETIME_S, create_link
 from proxy.cli.completion import tenant_names
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
@@ -16,6 +16,9 @@ from proxy.cli.output import print_json, print_record, print_rows
 from proxy.cli.recording import with_recorded_store
 from proxy.config import Settings
 from proxy.store import Store, TenantGone
+
+_RECORDS = 50
+"""Of a tenant that is down, so many records are looked through for when that began."""
 
 
 @click.command()
@@ -68,13 +71,18 @@ def grants() -> None:
 
 
 @grants.command(name="list")
+@click.option("--down", is_flag=True, help="Only tenants whose callers are refused, since when, and why.")
 @json_option
 @config_option
-def list_(config_path: Path | None, *, as_json: bool) -> None:
+def list_(config_path: Path | None, *, down: bool, as_json: bool) -> None:
     """List the grant of every tenant.
 
     At a terminal instants are shown by how far away they are; elsewhere, and in --json, as they are.
     """
+    if down:
+        rows = with_store(config_path, _down)
+        print_rows(rows, as_json=as_json, empty="No tenant is down: callers of all are served.")
+        return
     rows = with_store(config_path, _rows)
     print_rows(
         rows,
@@ -136,6 +144,15 @@ def revoke(tenant: str, config_path: Path | None) -> None:
 
     with_recorded_store(config_path, work)
     click.echo(f"Erased the tokens of {tenant}. To connect it again: pleo-proxy connect {tenant}")
+
+
+async def _down(store: Store, _settings: Settings) -> list[listing.Row]:
+    tenants, grants, now = await store.tenants(), await store.grants(), time.time()
+    told = {}
+    for row in listing.down(tenants.values(), grants, {}, now):
+        records = map(as_row, await store.trail.newest(_RECORDS, row["tenant"], listing.DOWN_EVENTS))
+        told[row["tenant"]] = [(each["at"], each["event"], each["details"]) for each in records]
+    return listing.down(tenants.values(), grants, told, now)
 
 
 async def _rows(store: Store, _settings: Settings) -> list[listing.Row]:

@@ -1,12 +1,14 @@
-"""What commands are given: the ``--config`` and ``--json`` options, the settings, an open store."""
+"""What commands are given: ``--config``, ``--json``, instants, the settings, an open store."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -35,6 +37,29 @@ def config_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """``--json``, which every listing takes."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+class When(click.ParamType[datetime]):
+    """An instant, from an age or from a date."""
+
+    name = "when"
+    _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """The instant in UTC."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            if age := re.fullmatch(r"([0-9]{1,6})([smhd])", str(value)):
+                return datetime.now(UTC) - timedelta(**{self._UNITS[age[2]]: int(age[1])})
+            given = datetime.fromisoformat(str(value))
+            return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is neither an age (90s, 15m, 2h, 3d) nor an instant (2026-01-31T14:00, in UTC)",
+                param,
+                ctx,
+            )
 
 
 def load_settings(config_path: Path | None, *, check_references: bool = False) -> Settings:

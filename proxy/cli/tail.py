@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -18,8 +17,10 @@ from rich.text import Text
 
 from proxy.cli.completion import tenant_names
 from proxy.cli.following import Arrived, Source, arrived, wait
+from proxy.cli.inputs import When
+from proxy.cli.output import print_rows
 from proxy.errors import UsageError
-from proxy.loglines import LEVELS, STATUS, Folding, Line, Pick, Repeats, printable
+from proxy.loglines import LEVELS, STATUS, Counting, Folding, Line, Pick, Repeats, printable
 
 _LOOK_S = 0.25
 """Pause between looks at files; a repetition is told after it, too."""
@@ -31,31 +32,10 @@ _HEAD = ("timestamp", "level", "event", "tenant")
 _REQUEST = ("method", "path", "status", "outcome")
 _LESSER = ("upstream_ms", "generation", "bytes_in", "bytes_out")
 """Fields of ``request.finished``: what speaks for itself, and what ``--json`` still has."""
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_INSTANT = "%Y-%m-%dT%H:%M:%S.%f"
+"""How log lines have instants, so that they sort as texts."""
 Span: TypeAlias = tuple[str, str]
 """Text and its style."""
-
-
-class _Since(click.ParamType[str]):
-    """An instant as log lines have it, from an age or from a date."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
-        """The instant in UTC with microseconds, as text that sorts."""
-        try:
-            if age := re.fullmatch(r"([0-9]{1,6})([smhd])", str(value)):
-                instant = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
-            else:
-                given = datetime.fromisoformat(str(value))
-                instant = (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is neither an age (90s, 15m, 2h, 3d) nor an instant (2026-01-31T14:00, in UTC)",
-                param,
-                ctx,
-            )
-        return instant.strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
 class _Status(click.ParamType[str]):
@@ -75,7 +55,7 @@ class _Status(click.ParamType[str]):
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written to FILE, also after rotation.")
 @click.option(
     "--since",
-    type=_Since(),
+    type=When(),
     metavar="WHEN",
     help="Lines from then on: an age (90s, 15m, 2h, 3d) or an instant (2026-01-31T14:00, in UTC).",
 )
@@ -105,10 +85,20 @@ class _Status(click.ParamType[str]):
 @click.option("--level", type=click.Choice(LEVELS), help="Lines of this level and above.")
 @click.option("--request-id", "request_ids", multiple=True, metavar="ID", help="One request. Repeatable.")
 @click.option("--all", "every", is_flag=True, help="Show each line; nothing is folded.")
-@click.option("--json", "as_json", is_flag=True, help="Pass the matching lines on as they are.")
+@click.option(
+    "--count",
+    "counted",
+    multiple=True,
+    metavar="FIELD",
+    help="Count the lines by what this field says, the most frequent first. Repeatable.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Pass the matching lines on as they are; print counts as JSON."
+)
 def tail(
     files: tuple[Path, ...],
-    since: str | None,
+    since: datetime | None,
+    counted: tuple[str, ...],
     *,
     follow: bool,
     every: bool,
@@ -122,7 +112,12 @@ def tail(
 
     Lines that repeat the one before them (the same event, tenant, outcome and status) are counted. What is no
     JSON is shown too, unless lines are picked. Ctrl-C ends it.
+
+    With --count it shows how many lines there are of each kind instead, and when the first and the last of
+    them were written.
     """
+    if counted and (follow or every):
+        raise UsageError(f"--count is of what there is; leave out {'--follow' if follow else '--all'}")
     if not files and (sys.stdin is None or sys.stdin.isatty()):  # None: it was closed for us
         raise UsageError("there is no log to read; name a FILE, or pipe the log in")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -135,8 +130,12 @@ def tail(
             for source in sources:
                 source.skip_old()
         width = max(map(len, names)) if len(names) > 1 else 0
-        screen: _Screen = _Json() if as_json else _Columns(is_folding=not every, source_width=width)
-        _show(sources, Pick(**picks), since or "", screen)
+        screen: _Screen
+        if counted:
+            screen = _Counts(counted, as_json=as_json)
+        else:
+            screen = _Json() if as_json else _Columns(is_folding=not every, source_width=width)
+        _show(sources, Pick(**picks), "" if since is None else since.strftime(_INSTANT), screen)
     except KeyboardInterrupt:
         return
     except BrokenPipeError:
@@ -162,6 +161,8 @@ def _show(sources: Sequence[Source], pick: Pick, since: str, screen: _Screen) ->
         if has_ended or not came or time.monotonic() - told_at > _TELL_S:
             screen.tell_repeats()
             told_at = time.monotonic()
+        if has_ended:
+            screen.end()
         sys.stdout.flush()
         if has_ended:
             return
@@ -201,6 +202,27 @@ class _Screen(Protocol):
     def tell_repeats(self) -> None:
         """Tell what was counted."""
 
+    def end(self) -> None:
+        """All lines have come."""
+
+
+class _Counts:
+    """How many lines there are of each kind, once all have come."""
+
+    def __init__(self, fields: Sequence[str], *, as_json: bool) -> None:
+        self._counting = Counting(fields)
+        self._as_json = as_json
+
+    def show(self, arrived: Arrived) -> None:
+        self._counting.add(arrived.line)
+
+    def tell_repeats(self) -> None:
+        pass
+
+    def end(self) -> None:
+        fields = " or ".join(self._counting.fields)
+        print_rows(self._counting.rows(), as_json=self._as_json, empty=f"No such line has a field {fields}.")
+
 
 class _Json:
     """Lines as they came; on a terminal with escapes for what it might obey."""
@@ -215,6 +237,9 @@ class _Json:
 
     def tell_repeats(self) -> None:
         sys.stdout.buffer.flush()
+
+    def end(self) -> None:
+        pass
 
 
 class _Columns:
@@ -240,6 +265,9 @@ class _Columns:
         if self._folding is not None:
             for repeats in self._folding.told():
                 self._print(self._repeats(repeats))
+
+    def end(self) -> None:
+        pass
 
     def _columns(self, line: Line, source: str) -> list[Span]:
         name = [(f"{source:<{self._source_width}} ", "magenta")] if self._source_width else []

@@ -6,7 +6,7 @@ has the chain's key is to put it into the chain.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from proxy.chain import Mark, Note, Record
@@ -57,8 +57,10 @@ class PostgresTrail:
     async def page(self, after: int) -> list[Record]:
         return await self._run(_page_after, after)
 
-    async def newest(self, most: int, tenant: str | None, event: str | None) -> list[Record]:
-        return await self._run(_newest, most, tenant, event)
+    async def newest(
+        self, most: int, tenant: str | None, event: str | Collection[str] | None, *, since: float = 0.0
+    ) -> list[Record]:
+        return await self._run(_newest, most, tenant, trail.names_of(event), since)
 
     async def noted(self) -> int:
         return await self._run(_noted)
@@ -193,14 +195,17 @@ async def _page(conn: Connection, after: int) -> list[Record]:
     return [trail.record_of(row) for row in rows]
 
 
-async def _newest(db: Connections, most: int, tenant: str | None, event: str | None) -> list[Record]:
+async def _newest(
+    db: Connections, most: int, tenant: str | None, events: list[str] | None, since: float
+) -> list[Record]:
     async with db.connection() as conn:
         rows = await conn.fetch(
-            "SELECT * FROM audit WHERE ($1::text IS NULL OR tenant = $1)"
-            " AND ($2::text IS NULL OR event = $2) ORDER BY number DESC LIMIT $3",
+            "SELECT * FROM audit WHERE ($1::text IS NULL OR tenant = $1) AND at >= $4"
+            " AND ($2::text[] IS NULL OR event = ANY($2)) ORDER BY number DESC LIMIT $3",
             tenant,
-            event,
+            events,
             most,
+            since,
         )
     return [trail.record_of(row) for row in rows][::-1]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlite_utils import Database
@@ -52,8 +53,10 @@ class SqliteTrail:
     async def page(self, after: int) -> list[Record]:
         return await self._run(_page, after)
 
-    async def newest(self, most: int, tenant: str | None, event: str | None) -> list[Record]:
-        return await self._run(_newest, most, tenant, event)
+    async def newest(
+        self, most: int, tenant: str | None, event: str | Collection[str] | None, *, since: float = 0.0
+    ) -> list[Record]:
+        return await self._run(_newest, most, tenant, trail.names_of(event), since)
 
     async def noted(self) -> int:
         return await self._run(_noted)
@@ -160,11 +163,19 @@ def _page(db: Database, after: int) -> list[Record]:
     return [trail.record_of(row) for row in db.query(statement, [after, trail.PAGE])]
 
 
-def _newest(db: Database, most: int, tenant: str | None, event: str | None) -> list[Record]:
+def _newest(
+    db: Database, most: int, tenant: str | None, events: list[str] | None, since: float
+) -> list[Record]:
     found = db.query(
-        "SELECT * FROM audit WHERE (:tenant IS NULL OR tenant = :tenant)"
-        " AND (:event IS NULL OR event = :event) ORDER BY number DESC LIMIT :most",
-        {"tenant": tenant, "event": event, "most": most},
+        "SELECT * FROM audit WHERE (:tenant IS NULL OR tenant = :tenant) AND at >= :since"
+        " AND (:events IS NULL OR event IN (SELECT value FROM json_each(:events)))"
+        " ORDER BY number DESC LIMIT :most",
+        {
+            "tenant": tenant,
+            "events": None if events is None else json.dumps(events),
+            "most": most,
+            "since": since,
+        },
     )
     return [trail.record_of(row) for row in found][::-1]
 

@@ -6,7 +6,7 @@ share, and could not make one. Every method is one transaction, as the rest of :
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Protocol
@@ -88,8 +88,15 @@ class Trail(Protocol):
     async def page(self, after: int) -> list[Record]:
         """The next records after a number, :data:`PAGE` of them at the most."""
 
-    async def newest(self, most: int, tenant: str | None, event: str | None) -> list[Record]:
-        """The newest records, of one tenant or event if one is named, the oldest of them first."""
+    async def newest(
+        self, most: int, tenant: str | None, event: str | Collection[str] | None, *, since: float = 0.0
+    ) -> list[Record]:
+        """The newest records, the oldest of them first.
+
+        :param tenant: only records of this tenant, if one is named.
+        :param event: only records of this event, or of one of these.
+        :param since: only records of this instant or later, in seconds since the epoch.
+        """
 
     async def noted(self) -> int:
         """How many notes are not in the chain yet."""
@@ -99,6 +106,11 @@ class Trail(Protocol):
 
     async def copy_in(self, records: Sequence[Record]) -> None:
         """Store records of another store as they are."""
+
+
+def names_of(event: str | Collection[str] | None) -> list[str] | None:
+    """The events that :meth:`Trail.newest` is asked for; ``None`` for all."""
+    return [event] if isinstance(event, str) else None if event is None else sorted(event)
 
 
 def values_of_record(record: Record) -> tuple[Any, ...]:

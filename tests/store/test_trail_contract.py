@@ -87,6 +87,11 @@ async def test_records_come_back_as_they_went_in(store: Store, open_again: Opene
         assert await opened.trail.newest(2, None, None) == records[2:]
         assert await opened.trail.newest(9, "acme", None) == records[:2]
         assert await opened.trail.newest(9, None, "grant.revoked") == records[3:]
+        assert await opened.trail.newest(9, None, {"grant.revoked", "nothing"}) == records[3:]
+        assert await opened.trail.newest(9, "acme", {"grant.revoked", records[0].entry.event}) == records[:2]
+        assert await opened.trail.newest(9, None, ()) == []
+        assert await opened.trail.newest(9, None, None, since=records[2].entry.at) == records[2:]
+        assert await opened.trail.newest(1, None, None, since=records[2].entry.at) == records[3:]
 
 
 async def test_a_long_trail_is_read_whole(store: Store) -> None:
