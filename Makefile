@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint docs browser licences sbom audit bench bench-quick scale lock fuzz soak fuzz-coverage
+.PHONY: run test lint docs browser licences sbom audit bench bench-quick scale lock fuzz api-fuzz soak fuzz-coverage
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -46,6 +46,10 @@ scale: .venv/dev
 SECONDS ?= 60
 fuzz: .venv/dev
 	WIRE_FUZZ_S=$(SECONDS) WIRE_FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/wire/test_wire_fuzz.py
+
+# Generated requests to the running API for about so long, held to docs/openapi.json; names its seed.
+api-fuzz: .venv/dev
+	API_FUZZ_S=$(SECONDS) API_FUZZ_SEED=$${API_FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/test_api_fuzz.py
 
 # Inputs that reach new code, searched for by atheris for so long in each module of tests/fuzz; stops at a finding,
 # whose file it names. What was interesting is kept in .fuzz for the next time.

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from proxy.admin import openapi, operations
+from proxy.admin import all_operations, openapi
 from proxy.admin.operations import JSON, Operation
 
 DESCRIPTION = Path(__file__).parent.parent / "docs" / "openapi.json"
@@ -34,7 +34,7 @@ as it is by default. Beside what stands under each operation there are
 
 def description() -> dict[str, Any]:
     """The OpenAPI document of all operations."""
-    return openapi.document(operations())
+    return openapi.document(all_operations())
 
 
 def render_description() -> str:
@@ -44,7 +44,7 @@ def render_description() -> str:
 
 def render_page() -> str:
     """The whole of ``docs/api.md``."""
-    document, all_ = description(), operations()
+    document, all_ = description(), all_operations()
     parts = [_HEAD.format(about=document["info"]["description"])]
     for operation in all_:
         anchor = heading(operation).strip("`").lower().translate({ord(char): None for char in "/{}."})

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from proxy.admin import operations
+from proxy.admin import all_operations
 from proxy.admin.operations import Operation
 from proxy.cli import cli
 from tests import api_page
@@ -21,7 +21,7 @@ from tests.harness import ADMIN_TOKEN, Answer, Proxy
 from tests.operator_browser import ask
 from tests.test_house_rules import all_commands, section_titles
 
-OPERATIONS = operations()
+OPERATIONS = all_operations()
 BEARER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 DOCUMENT: dict[str, Any] = api_page.description()
 

@@ -37,7 +37,7 @@ from proxy.admin.operations import Operation
 from proxy.admin.services import SERVICES, Services
 from proxy.admin.sites import check_host, check_site
 
-__all__ = ["HeadLimits", "Listener", "Services", "admin_app", "operations"]
+__all__ = ["HeadLimits", "Listener", "Services", "admin_app", "all_operations"]
 
 _FORM_BYTES = 64 * 1024
 _PAGES = (consent, login, overview, tenant_page, trail_page, settings_page, pages)
@@ -51,11 +51,11 @@ def admin_app(services: Services) -> web.Application:
     app[SERVICES] = services
     for module in _PAGES:
         app.add_routes(module.routes())
-    app.add_routes(operation.route() for operation in operations())
+    app.add_routes(operation.route() for operation in all_operations())
     return app
 
 
-def operations() -> list[Operation[Any, Any]]:
+def all_operations() -> list[Operation[Any, Any]]:
     """All operations that programs are offered, that which describes them included."""
     others = [operation for module in _API for operation in module.operations()]
     return [*others, openapi.describing(others)]

@@ -130,20 +130,37 @@ class Setting(Shape):
 # --- explaining
 
 
+# These say what is looked at behind the type, which has better words for who does not keep to them.
+_ONE_LINE: dict[str, Any] = {"pattern": r"^[^\n]*$"}
+_FIELD_VALUE: dict[str, Any] = {"pattern": r"^[\x00-\x09\x0b\x0c\x0e-\xff]*$"}
+_FIELD_LINE: dict[str, Any] = {
+    "pattern": r"^[\x00-\x09\x0b\x0c\x0e-\x39\x3b-\xff]*:[\x00-\x09\x0b\x0c\x0e-\xff]*$"
+}
+_ADDRESS: dict[str, Any] = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+
+HostName = Annotated[str, Field(json_schema_extra=_FIELD_VALUE)]
+FieldLine = Annotated[str, Field(json_schema_extra=_FIELD_LINE)]
+
+
 class Question(Shape):
     """A request that nobody has sent, and where it would come from."""
 
     path: str = Field(
-        description="The request target, as the caller would write it.", examples=["/acme/v2/employees"]
+        description="The request target, as the caller would write it.",
+        examples=["/acme/v2/employees"],
+        json_schema_extra=_ONE_LINE,
     )
-    method: str = "GET"
+    method: str = Field(default="GET", json_schema_extra=_ONE_LINE)
     caller: str = Field(
-        default="127.0.0.1", alias="from", description="The address at the other end of the connection."
+        default="127.0.0.1",
+        alias="from",
+        description="The address at the other end of the connection.",
+        json_schema_extra=_ADDRESS,
     )
-    host: str | None = Field(
+    host: HostName | None = Field(
         default=None, description="`Host`; an address of the proxy's where it is not said."
     )
-    headers: tuple[str, ...] = Field(default=(), description="Further lines as `Name: value`.")
+    headers: tuple[FieldLine, ...] = Field(default=(), description="Further lines as `Name: value`.")
     listener: str | None = Field(
         default=None, description="The entry of `listen.proxy` at which it comes in; the first if not said."
     )
