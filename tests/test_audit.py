@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import sqlite3
@@ -333,6 +334,21 @@ def test_changes_are_told_from_what_the_proxy_does(ours: Cli) -> None:
     assert told("--changes") == ["tenant.added", "grant.connected", "proxy.started", "tenant.changed"]
     assert told("--changes", "--tenant", "globex", "--since", "1h") == []
     assert "--changes names events already" in ours("audit", "list", "--changes", "--event", "x").refusal()
+
+
+def test_details_are_told_for_people(ours: Cli) -> None:
+    """A change is told as what was and what is, an addition by what it has, an instant as one."""
+    serve_once(ours)
+    ours.done("tenants", "add", "acme", "--host", "a.internal", "--host", "b.internal")
+    ours.done("tenants", "set", "acme", "--preset", "read-only", "--clear", "hosts")
+    ours.done("connect", "acme", "--hours", "1")
+    text = ours.done("audit", "list").out
+    assert "hosts: a.internal, b.internal\n" in text
+    assert "hosts: a.internal, b.internal → -\n" in text
+    assert "policy.preset: full → read-only\n" in text
+    assert "policy.pin_company: yes\n" in text
+    assert re.search(r"expires_at: 20\S+\+00:00\n", text)
+    assert not re.search(r"None|\[|0 hashes", text)
 
 
 def test_records_since_an_instant_are_listed(ours: Cli) -> None:

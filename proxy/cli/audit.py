@@ -182,8 +182,29 @@ def list_(
 def _shown(record: Record, *, as_json: bool) -> dict[str, Any]:
     row = as_row(record) | {"at": listing.instant(record.entry.at)}
     if not as_json:
-        row["details"] = [f"{name}: {value}" for name, value in row["details"].items()]
+        row["details"] = [
+            f"{name}: {_detail(name, value)}"
+            for name, value in row["details"].items()
+            # Of what was added, what it has; that it lacks the rest says nothing.
+            if record.entry.event != "tenant.added" or value not in (None, [], "0 hashes")
+        ]
     return row
+
+
+def _detail(name: str, value: object) -> str:
+    """A detail of a record for people."""
+    match value:
+        case {"old": old, "new": new, **rest} if not rest:
+            return f"{_detail(name, old)} → {_detail(name, new)}"
+        case float() if name.endswith("_at"):
+            return str(listing.instant(value))
+        case list():
+            return ", ".join(_detail("", each) for each in value) or "-"
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+    return str(value)
 
 
 @audit.command()
