@@ -43,6 +43,8 @@ from proxy.telemetry import fan_out
 from proxy.telemetry.audit import AuditSink
 from proxy.telemetry.canary import Canary
 from proxy.telemetry.crashes import crash_reporter
+from proxy.telemetry.live import Live
+from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
 from proxy.tokens import Tokens
@@ -64,9 +66,11 @@ class App:
         stack: AsyncExitStack,
         *,
         canary: Canary,
+        live: Live,
         worker: int | None,
     ) -> None:
         self._canary = canary
+        self._live = live
         self._settings = settings
         self._worker = worker
         self._is_first = worker in (None, 0)
@@ -220,6 +224,7 @@ class App:
             sso=wiring.single_sign_on(self._settings),
             render_metrics=metrics.render,
             traffic=metrics.traffic,
+            live=self._live,
             doors=lambda: self._doors.shown,
             settings=self._in_force,
             warn_s=self.tokens.rules.warn_s,
@@ -297,6 +302,7 @@ async def start(
     clock: Clock = time.time,
     worker: int | None = None,
     canary: Canary | None = None,
+    live: Live | None = None,
     unix_sockets: Mapping[Path, socket.socket] | None = None,
     rates: Path | None = None,
 ) -> App:
@@ -304,12 +310,14 @@ async def start(
 
     :param worker: number of this process among several workers; ``None`` if it serves alone.
     :param canary: told of each secret as it becomes live; the log's, so that it knows what to withhold.
+    :param live: the log's lines, for who watches.
     :param unix_sockets: of a worker, by their paths; one that serves alone makes its own.
     :param rates: the file by which the workers share what tenants may still send.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(crash_reporter(emit))
-    app = App(settings, emit, clock, stack, canary=canary or Canary(), worker=worker)
+    canary, live = canary or Canary(), live or Live(LogSink(None, log_format="json", level="info"))
+    app = App(settings, emit, clock, stack, canary=canary, live=live, worker=worker)
     buckets = Rates(rates)
     stack.callback(buckets.close)
     await app.build(environ, metrics, buckets, unix_sockets)

@@ -70,7 +70,7 @@ def heading(operation: Operation[Any, Any]) -> str:
 
 def curl(operation: Operation[Any, Any]) -> str:
     """A line to try it with."""
-    words = ["curl"]
+    words = ["curl", "-N"] if operation.media_type == "text/event-stream" else ["curl"]
     if operation.method != "GET":
         words += ["-X", operation.method]
     if operation.role is not None:

@@ -26,6 +26,7 @@ from proxy.model import Clock, Tenant
 from proxy.sandbox import DEFAULT_CLIENT, Sandbox, Visit, approve
 from proxy.telemetry import fan_out
 from proxy.telemetry.canary import Canary
+from proxy.telemetry.live import Live
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import check_together, checked
@@ -210,8 +211,9 @@ async def running_proxy(
         sink = LogSink(log, log_format="json", level="debug", canary=Canary(RUN.encode()))
         emit = sink.report = fan_out(sink, metrics, seen)
         now = clock or pleo.now
+        live = Live(sink)
         running = await app.start(
-            settings, {}, emit=emit, metrics=metrics, stack=stack, clock=now, canary=sink.canary
+            settings, {}, emit=emit, metrics=metrics, stack=stack, clock=now, canary=sink.canary, live=live
         )
         # Closed first, so that the drain meets no idle connection.
         session = await stack.enter_async_context(

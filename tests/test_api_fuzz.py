@@ -24,6 +24,7 @@ from schemathesis.schemas import BaseSchema
 
 from proxy.admin import all_operations
 from proxy.admin.answers import data
+from proxy.admin.live_stream import STREAMS
 from proxy.admin.operations import Operation
 from proxy.sandbox import Sandbox
 from tests import api_page
@@ -141,6 +142,8 @@ async def live(pleo: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for name in CONNECTED:
             await proxy.add_tenant(name)
             assert (await proxy.connect(name)).status == 200
+        # Else a stream would have no end; so it ends after its first look.
+        proxy.app.admin[STREAMS].closing.set()
         yield proxy
 
 

@@ -106,7 +106,11 @@ async def sent(proxy: Proxy, line: str) -> Answer:
     return await ask(proxy, given["-X"][-1], path, headers=headers, data=data)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
+ENDING = [one for one in OPERATIONS if one.media_type != "text/event-stream"]
+"""The others are read in ``tests/test_live.py``."""
+
+
+@pytest.mark.parametrize("operation", ENDING, ids=name_of)
 async def test_the_examples_work(proxy: Proxy, operation: Operation[Any, Any]) -> None:
     """Each line of curl on the page does what the operation is for."""
     answer = await sent(proxy, api_page.curl(operation))
@@ -214,12 +218,13 @@ EVERYWHERE: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"grants revoke"},
     ),
     "see the audit trail": ({"GET /audit"}, {"listAuditRecords"}, {"audit list"}),
+    "watch": ({"GET /live"}, {"watchLive"}, {"tail"}),
     "see the settings": ({"GET /settings"}, {"listSettings"}, {"check"}),
 }
 """What operators see and do: on pages, by operations, by commands."""
 ONLY_PAGES = {
     "GET /login", "POST /login", "POST /logout",  # programs have a token, commands the store
-    "GET /style.css", "GET /problems/{name}",
+    "GET /style.css", "GET /live.js", "GET /problems/{name}",
     "GET /connect/{token}", "GET /oauth/callback", "GET /oauth/result",  # for authorisers
 }  # fmt: skip
 NOT_ON_PAGES = {

@@ -7,8 +7,9 @@ have a link and no account; ``/problems/…`` explains refusals to anyone; every
 ``sso``, ``desk`` and ``sessions`` (who somebody is), ``words`` and ``ways`` (what pages say), ``services``,
 ``answers``, ``cookies``, ``forms`` and ``sites`` (what requests and answers share), ``access``, the pages in
 ``login``, ``consent``, ``overview``, ``tenant_page``, ``trail_page``, ``settings_page`` and ``pages``,
-``shapes`` and ``operations`` (what programs give and get), operations in ``health``, ``api``, ``lookups`` and
-``explaining``, ``openapi``, which describes them, and ``connections``.
+``shapes`` and ``operations`` (what programs give and get), operations in ``health``, ``api``, ``lookups``,
+``explaining`` and ``live_stream``, the page of the last in ``live_page``, ``openapi``, which describes
+operations, and ``connections``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from proxy.admin import (
     consent,
     explaining,
     health,
+    live_page,
+    live_stream,
     login,
     lookups,
     openapi,
@@ -40,8 +43,8 @@ from proxy.admin.sites import check_host, check_site
 __all__ = ["HeadLimits", "Listener", "Services", "admin_app", "all_operations"]
 
 _FORM_BYTES = 64 * 1024
-_PAGES = (consent, login, overview, tenant_page, trail_page, settings_page, pages)
-_API = (health, api, lookups, explaining)
+_PAGES = (consent, login, overview, tenant_page, trail_page, live_page, settings_page, pages)
+_API = (health, api, lookups, live_stream, explaining)
 
 
 def admin_app(services: Services) -> web.Application:
@@ -49,6 +52,7 @@ def admin_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[answer_faults, check_host, check_site], client_max_size=_FORM_BYTES)
     app.on_response_prepare.append(add_protection)
     app[SERVICES] = services
+    live_stream.prepare(app)
     for module in _PAGES:
         app.add_routes(module.routes())
     app.add_routes(operation.route() for operation in all_operations())

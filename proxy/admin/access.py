@@ -87,6 +87,19 @@ async def session_of(request: web.Request) -> tuple[Secret, AdminSession] | None
     return None if session is None else (id_, session)
 
 
+async def is_still_welcome(request: web.Request) -> bool:
+    """Whether who sent a request that takes long would be let in still; asking is no use of a session.
+
+    :raises StoreUnavailable: it cannot be said now.
+    """
+    services = request.app[SERVICES]
+    token = _bearer(request)
+    if token is not None:
+        return services.desk.is_still_right(token)
+    id_ = session_id(cookie(request, SESSION_COOKIE))
+    return id_ is not None and await services.sessions.find(id_, signed_on(request), is_use=False) is not None
+
+
 def signed_on(request: web.Request) -> Identity | None:
     """Whom the authenticating proxy names, if there is one, and the user has a role."""
     sso, user = request.app[SERVICES].sso, user_of_proxy(request)

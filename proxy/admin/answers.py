@@ -18,11 +18,12 @@ from proxy.facts import TaskCrashed
 PROTECTION = {
     # Instead of names and versions of libraries.
     "Server": "pleo-proxy",
-    # No script at all, nothing from elsewhere, in no frame; and no address of a page leaks by a Referer.
+    # No script but where _SCRIPTED says so, nothing from elsewhere, in no frame.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
     ),
+    # No address of a page leaks by a Referer.
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -34,6 +35,9 @@ PROTECTION = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 """On every answer, whoever gives it."""
+_SCRIPTED = PROTECTION["Content-Security-Policy"] + "; script-src 'self'; connect-src 'self'"
+"""Of a page with a script: ours, from our origin, and none in the page itself."""
+_POLICY = web.ResponseKey("policy", str)
 
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("proxy.admin"),
@@ -49,6 +53,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def add_protection(_request: web.Request, response: web.StreamResponse) -> None:
     """Protective headers on every answer, also on those that aiohttp gives without asking a handler."""
     response.headers.update(PROTECTION)
+    policy = response.get(_POLICY)
+    if policy is not None:
+        response.headers["Content-Security-Policy"] = policy
 
 
 @web.middleware
@@ -73,10 +80,16 @@ async def answer_faults(request: web.Request, handler: Handler) -> web.StreamRes
         return problem(500, "Internal error")
 
 
-def page(name: str, *, status: int = 200, **values: Any) -> web.Response:  # noqa: ANN401 - template values
-    """A page from the template ``name``; with ``actor``, it says who is logged in, and offers to log out."""
+def page(name: str, *, status: int = 200, has_script: bool = False, **values: Any) -> web.Response:  # noqa: ANN401 - template values
+    """A page from the template ``name``; with ``actor``, it says who is logged in, and offers to log out.
+
+    :param has_script: the template names a script of ours, and the browser is to run it.
+    """
     text = _templates.get_template(name).render({"actor": None, **values})
-    return web.Response(text=text, status=status, content_type="text/html")
+    response = web.Response(text=text, status=status, content_type="text/html")
+    if has_script:
+        response[_POLICY] = _SCRIPTED
+    return response
 
 
 def data(value: Any, *, status: int = 200) -> web.Response:  # noqa: ANN401 - anything that is JSON

@@ -44,6 +44,10 @@ class TokenDesk:
             self._lockout.succeeded(peer, now)
         return role
 
+    def is_still_right(self, token: Secret) -> bool:
+        """Whether a token that was right gives a role still; of no consequence if it does not."""
+        return self._tokens.role_of(token) is not None
+
     def _note_failure(self, peer: str, by: Literal["form", "bearer"], now: float) -> None:
         was_everywhere = self._lockout.is_everywhere(now)
         self._lockout.failed(peer, now)

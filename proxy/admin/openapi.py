@@ -152,7 +152,7 @@ def _described(operation: Operation[Any, Any], schemas: Schemas) -> dict[str, An
         **{
             str(status): {"$ref": f"#/components/responses/{status}"}
             for status in common_refusals(operation)
-            if status not in operation.also
+            if status not in operation.also and status not in operation.refuses
         },
     }
     return shown

@@ -19,6 +19,7 @@ from proxy.explain import Explainer
 from proxy.facts import Emit, LinkCreated
 from proxy.model import Clock, Grant, Secret
 from proxy.store import Store
+from proxy.telemetry.live import Live
 from proxy.telemetry.metrics import TrafficSince
 from proxy.vault import Vault
 
@@ -37,6 +38,7 @@ class Services:
     sso: SingleSignOn | None
     render_metrics: Callable[[], bytes]
     traffic: Callable[[], TrafficSince]
+    live: Live
     doors: Callable[[], Sequence[CallersDoor]]
     """Where callers connect; none before the proxy has begun to listen there."""
     settings: Sequence[InForce]

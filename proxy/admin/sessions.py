@@ -55,7 +55,9 @@ class Sessions:
         )
         return id_
 
-    async def find(self, id_: Secret, signed_on: Identity | None) -> AdminSession | None:
+    async def find(
+        self, id_: Secret, signed_on: Identity | None, *, is_use: bool = True
+    ) -> AdminSession | None:
         """The session, if it is in force.
 
         :param signed_on: whom single sign-on names in this request. A session that began with it lasts for
@@ -70,7 +72,7 @@ class Sessions:
             evidence.append(_of_sso(signed_on))
         if not any(hmac.compare_digest(session.proof, _proof(id_, each)) for each in evidence):
             return None
-        if now - session.seen_at >= _TOUCH_S:
+        if is_use and now - session.seen_at >= _TOUCH_S:
             await self._store.touch(session.id, now)
         return session
 

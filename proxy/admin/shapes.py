@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.loglines import STATUS
 from proxy.model import GrantState, Outcome, Preset, Unblocked
 
 Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}, description="ISO 8601, UTC.")]
@@ -116,6 +117,43 @@ class AuditRecord(Shape):
     tenant: str | None
     actor: str = Field(description="Who did it.")
     details: dict[str, Any]
+
+
+class LiveQuery(Shape):
+    """Which lines of the log are wanted: of each member one of what is named, and all members."""
+
+    tenant: str | None = Field(default=None, max_length=200, description="Names, separated by blanks.")
+    event: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Events or patterns of them, separated by blanks.",
+        examples=["request.finished token.*"],
+    )
+    status: str | None = Field(
+        default=None,
+        max_length=200,
+        pattern=rf"^(?:(?:{STATUS.pattern})(?: +|$))*$",
+        description="Statuses or classes of them, separated by blanks.",
+        examples=["401 5xx"],
+    )
+    level: Literal["", "debug", "info", "warning", "error"] | None = Field(
+        default=None, description="The least that is wanted."
+    )
+    after: str | None = Field(
+        default=None, max_length=100, description="An `id` to go on from, where `Last-Event-ID` has none."
+    )
+
+
+class LiveEvent(Shape):
+    """Each event of the stream, as its fields (WHATWG HTML section 9.2)."""
+
+    event: Literal["message", "begin", "left_out", "end"] = Field(
+        default="message", description="A line of the log is a message, for which nothing is said."
+    )
+    data: str = Field(
+        description="JSON: a line of the log, how many `lines` were left out, or `why` it ends."
+    )
+    id: str = Field(default="", description="To go on from.")
 
 
 class Setting(Shape):

@@ -21,11 +21,14 @@ from proxy.authorize import create_link
 from proxy.cli.serve import stop_signal
 from proxy.config import Settings
 from proxy.errors import OperatorError, UsageError
+from proxy.exchange import RUN
 from proxy.facts import Fact, Level
 from proxy.model import Tenant
 from proxy.sandbox import DEFAULT_CLIENT, OAuthClient, Sandbox, approve
 from proxy.telemetry import fan_out
-from proxy.telemetry.logs import fields_of
+from proxy.telemetry.canary import Canary
+from proxy.telemetry.live import Live
+from proxy.telemetry.logs import LogSink, fields_of
 from proxy.telemetry.metrics import Metrics
 
 _TENANTS = ("acme", "globex")
@@ -72,8 +75,15 @@ async def _demo(folder: Path, port: int, admin_port: int) -> None:
         settings = config.load(config_path, {}, check_references=True)
 
         metrics = Metrics()
+        log = LogSink(None, log_format="json", level="info", canary=Canary(RUN.encode()))
         running = await app.start(
-            settings, os.environ, emit=fan_out(_tell, metrics), metrics=metrics, stack=stack
+            settings,
+            os.environ,
+            emit=fan_out(_tell, log, metrics),
+            metrics=metrics,
+            stack=stack,
+            canary=log.canary,
+            live=Live(log),
         )
         await running.store.edit_tenants(lambda _: {name: Tenant(name) for name in _TENANTS})
         await running.watch.take_up()

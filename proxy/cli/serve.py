@@ -29,8 +29,10 @@ from proxy.model import Secret
 from proxy.notifications import channels_of
 from proxy.telemetry import fan_out
 from proxy.telemetry.canary import Canary
+from proxy.telemetry.live import Live
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.relay import Hub, Spoke
 from proxy.workers import Supervisor
 
 UnixSockets = Mapping[Path, socket.socket]
@@ -61,11 +63,13 @@ def _state_folders(settings: Settings) -> list[Path]:
 async def _serve(settings: Settings) -> None:
     metrics = Metrics()
     log = log_sink(settings)
-    emit = log.report = fan_out(log, metrics)
+    live = Live(log)
+    emit = log.report = fan_out(log, metrics, *live.sinks)
     stop = stop_signal()
     async with AsyncExitStack() as stack:
+        stack.callback(live.close)
         running = await app.start(
-            settings, os.environ, emit=emit, metrics=metrics, stack=stack, canary=log.canary
+            settings, os.environ, emit=emit, metrics=metrics, stack=stack, canary=log.canary, live=live
         )
         log.canary.watch("admin.token", *filter(None, [running.generated_admin_token]))
         _show_once(running.generated_admin_token)
@@ -132,9 +136,13 @@ async def _serve_with_others(
     metrics = Metrics(counts / str(number))
     metrics.add_up(lambda: [counts / str(other) for other in range(settings.listen.workers)])
     log = log_sink(settings, worker=number)
-    emit = log.report = fan_out(log, metrics)
+    live = Live(log)
+    emit = log.report = fan_out(log, metrics, *live.sinks)
     async with AsyncExitStack() as stack:
         stack.callback(metrics.close)
+        stack.callback(live.close)
+        relay = Spoke(counts, number, live) if number else Hub(counts, settings.listen.workers, live)
+        stack.callback(relay.close)
         await app.start(
             settings,
             os.environ,
@@ -143,6 +151,7 @@ async def _serve_with_others(
             stack=stack,
             worker=number,
             canary=log.canary,
+            live=live,
             unix_sockets=sockets,
             rates=counts / "rates",
         )

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -34,6 +35,8 @@ _texts_of = attrgetter(
 _ID_LENGTH = 32
 """Of an id of our own making (:mod:`proxy.exchange`)."""
 _MOST_CLEAN = 4096
+RECENT = 500
+"""Lines that are kept for who watches: some 200 KB, and a busy second."""
 
 
 class LogSink:
@@ -45,14 +48,16 @@ class LogSink:
 
     def __init__(
         self,
-        stream: BinaryIO,
+        stream: BinaryIO | None,
         *,
         log_format: Literal["json", "console"],
-        level: Level,
+        level: Level | None,
         worker: int | None = None,
         canary: Canary | None = None,
     ) -> None:
-        """With ``worker``, each line tells which of several processes wrote it.
+        """Without ``stream``, lines are kept for who watches, and written nowhere.
+
+        With ``worker``, each line tells which of several processes wrote it.
 
         With ``canary``, a line that would carry a secret is withheld, and :attr:`report` is told.
         """
@@ -60,17 +65,34 @@ class LogSink:
         """Gets :class:`~proxy.facts.LineWithheld`; for all sinks to have it, where they are put together."""
         self.lost = 0
         """Lines that could not be written (a full disk, a reader that went away)."""
-        self._shown = {name for name, number in _LEVELS.items() if number >= _LEVELS[level]}
+        self.recent: deque[bytes] = deque(maxlen=RECENT)
+        """The last lines that left, to be taken out by who watches (:mod:`~proxy.telemetry.live`)."""
+        self.left = 0
+        """How many lines ever left, so that who watches knows what was too many."""
+        self.worker = worker
+        self.log_format = log_format
         self._stream = stream
         self._line: Callable[[Fact], tuple[bytes, bytes]] = (
-            _JsonLine(worker) if log_format == "json" else _ConsoleLine(worker, colors=stream.isatty())
+            _JsonLine(worker)
+            if log_format == "json"
+            else _ConsoleLine(worker, colors=stream is not None and stream.isatty())
         )
+        self.tell_from(level)
         self.canary = canary or Canary()
         self._own_ids = self.canary.harmless.decode("ascii")
         self._changes = -1
         self._clean: set[object] = set()
         """Texts of requests in which the canary found nothing."""
         self._waiting: list[bytes] = []
+
+    def tell_from(self, level: Level | None) -> None:
+        """From now on tell facts of this level and above; ``None``: nothing."""
+        least = logging.CRITICAL if level is None else _LEVELS[level]
+        self._shown = {name for name, number in _LEVELS.items() if number >= least}
+
+    def tells(self, level: Level) -> bool:
+        """Whether facts of this level become lines."""
+        return level in self._shown
 
     def __call__(self, fact: Fact) -> None:
         """Write one line; a line that cannot be written is counted and dropped."""
@@ -121,6 +143,11 @@ class LogSink:
         if not lines:
             return
         self._waiting = []
+        # All that those who watch cost a request, whether there are any or not.
+        self.recent.extend(lines)
+        self.left += len(lines)
+        if self._stream is None:
+            return
         try:
             self._stream.write(b"".join(lines))
             self._stream.flush()
