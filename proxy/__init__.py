@@ -34,11 +34,13 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``problems``: a refusal as a problem document
    * ``loglines``: lines of the log as a reader sees them
    * ``notices``: which troubles operators are told of unasked, and when
+   * ``consents``: how a consent can end, and what is told of it
 
 2. edges
 
    * ``hardening``: what other processes of this machine get to see of this one
    * ``keyservice``: what holds a key elsewhere, with which ours are wrapped; AWS KMS
+   * ``texts``: what authorisers read, in each language
    * ``config``: settings, found, read and checked as a whole
    * ``envelope``: a key ring whose keys are wrapped
    * ``keyring``: the key file

@@ -8,7 +8,7 @@ of another exception, which could hold a secret.
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class OperatorError(Exception):
@@ -302,78 +302,37 @@ REFUSALS: tuple[type[Refusal], ...] = tuple(Refusal.__subclasses__())
 
 
 class ConsentFault(Enum):
-    """Why a consent did not lead to a connected tenant, as the authoriser's page tells it.
+    """Why a consent did not lead to a connected tenant; ``status`` is that of the authoriser's page.
 
-    ``status`` is the page's, ``title`` and ``text`` are all that it shows: nothing of the provider's words.
+    What the page says stands in the catalogues of :mod:`proxy.texts`, by the slug.
     """
 
-    LINK_UNKNOWN = (
-        "link-unknown",
-        404,
-        "This link is not valid",
-        "Please copy the whole link from the message you got, or ask the sender for a new one.",
-    )
-    LINK_EXPIRED = (
-        "link-expired",
-        410,
-        "This link has expired",
-        "Please ask the person who sent it for a new one. Nothing has changed.",
-    )
-    LINK_USED = (
-        "link-used",
-        410,
-        "This link was already used",
-        "The connection was made with it, so nothing is left to do. For another one, ask for a new link.",
-    )
-    STATE_UNKNOWN = (
-        "state-unknown",
-        400,
-        "This step has expired or was already done",
-        "Please open the link from your message again, in one browser, and finish within 15 minutes.",
-    )
-    DENIED = (
-        "denied",
-        403,
-        "Access was not granted",
-        "You, or Pleo on your behalf, declined the request. Open the link again if that was not intended.",
-    )
-    PLEO_REFUSED = (
-        "pleo-refused",
-        502,
-        "Pleo did not complete the request",
-        "Please open the link again in a few minutes. If it fails again, tell the person who sent the link.",
-    )
-    NOT_VERIFIED = (
-        "not-verified",
-        502,
-        "We could not check which company was connected",
-        "So nothing was stored. Please open the link again in a few minutes.",
-    )
-    WRONG_COMPANY = (
-        "wrong-company",
-        409,
-        "A different company was selected",
-        "This link is for another company at Pleo. Nothing was stored. Open it again and select that one.",
-    )
-    STORE_FAILED = (
-        "store-failed",
-        503,
-        "The connection could not be saved",
-        "Nothing was stored. Please open the link again in a few minutes.",
-    )
+    LINK_UNKNOWN = "link-unknown", 404
+    LINK_EXPIRED = "link-expired", 410
+    LINK_USED = "link-used", 410
+    PAGE_SKIPPED = "page-skipped", 400
+    STATE_UNKNOWN = "state-unknown", 400
+    DENIED = "denied", 403
+    CANCELLED = "cancelled", 403
+    PLEO_REFUSED = "pleo-refused", 502
+    PLEO_UNAVAILABLE = "pleo-unavailable", 503
+    NOT_SET_UP = "not-set-up", 502
+    NOT_VERIFIED = "not-verified", 502
+    WRONG_COMPANY = "wrong-company", 409
+    STORE_FAILED = "store-failed", 503
 
-    def __init__(self, slug: str, status: int, title: str, text: str) -> None:
+    def __init__(self, slug: str, status: int) -> None:
         self.slug = slug
         self.status = status
-        self.title = title
-        self.text = text
 
 
 class ConsentRefused(Exception):  # noqa: N818 - an answer to the authoriser, not a defect
     """The consent flow ends here; nothing that was connected before has changed."""
 
-    def __init__(self, fault: ConsentFault, error: str | None = None) -> None:
+    def __init__(self, fault: ConsentFault, error: str | None = None, /, **told: Any) -> None:  # noqa: ANN401
         super().__init__(fault.slug)
         self.fault = fault
         self.error = error
         """For the operator's log: a known error code, or the proxy's own word for what went wrong."""
+        self.told = told
+        """What the authoriser's page tells beside: fields of :class:`proxy.consents.Ending`."""

@@ -36,9 +36,14 @@ _CLIENT_REJECTED = frozenset(
 )
 _TRANSIENT = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 # RFC 6749 section 4.1.2.1: what the provider may put into the callback.
-_CALLBACK_ERRORS = frozenset(
-    {"access_denied", "invalid_scope", "unauthorized_client", "unsupported_response_type"},
-) | {"invalid_request", "server_error", "temporarily_unavailable"}
+_NAME_LENGTH = 100
+"""Of a company: what fits on a page and into a cookie."""
+_CALLBACK_ERRORS = (
+    frozenset({"access_denied", "invalid_scope", "unauthorized_client", "unsupported_response_type"})
+    | {"invalid_request", "server_error", "temporarily_unavailable"}
+    # OpenID Connect Core section 3.1.2.6: the person did not finish.
+    | {"interaction_required", "login_required", "account_selection_required", "consent_required"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,15 @@ def read_granted_access(body: bytes) -> GrantedAccess | None:
     return GrantedAccess(company, tuple(str(item) for item in scopes))
 
 
+def read_company_name(body: bytes) -> str | None:
+    """A company's name from an answer of ``GET /v1/companies/{id}``; ``None`` if it cannot be shown."""
+    data = _json_object(body).get("data")
+    name = data.get("name") if isinstance(data, dict) else None
+    if not isinstance(name, str) or not name.isprintable():
+        return None
+    return name.strip()[:_NAME_LENGTH] or None
+
+
 def company_id(text: str) -> str | None:
     """``text`` as a company's UUID in lower case, or ``None`` if it is none."""
     lower = text.strip().lower()
@@ -182,7 +196,7 @@ def _company_of(subject_urn: str) -> str | None:
 
 
 def known_callback_error(error: str) -> str:
-    """A callback's ``error`` if RFC 6749 section 4.1.2.1 knows it, else ``"other"``: no foreign text."""
+    """A callback's ``error`` if it is one of the standards', else ``"other"``: no foreign text."""
     return error if error in _CALLBACK_ERRORS else "other"
 
 

@@ -1,4 +1,4 @@
-"""The connection to Pleo's authorisation server, and the one question asked of the API after a consent.
+"""The connection to Pleo's authorisation server, and what is asked of the API after a consent.
 
 Sends what :mod:`proxy.oauth` composes and returns what it makes of the answer; foreign exceptions are turned
 into outcomes here and nowhere else. Follows no redirect, keeps no connection open between requests, and takes
@@ -28,6 +28,9 @@ from proxy.outbound import ForbiddenAddressError, Sockets
 _ANSWER_BYTES = 256 * 1024
 _INTROSPECT_TRIES = 3
 _INTROSPECT_PAUSE_S = 0.5
+_NAMES_COMPANIES = "companies:read"
+_NAME_S = 3.0
+"""A name is a courtesy, for which nobody at a browser is kept waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Provider:
         if registration.client_secret_previous is not None:
             self._secrets.append(("pleo.client_secret_previous", registration.client_secret_previous))
         self._introspect_url = f"{api}/v1/introspect"
+        self._company_url = f"{api}/v1/companies"
         self._pause = pause
         self._through: _Through = {}
         if http_proxy is not None:
@@ -110,6 +114,23 @@ class Provider:
             if found is not None:
                 return found
         return None
+
+    async def company_name(self, access: Secret, granted: GrantedAccess) -> str | None:
+        """The name of the company that a new token is for; ``None`` if it is not known soon, or not to us."""
+        if _NAMES_COMPANIES not in granted.scopes:
+            return None
+        try:
+            async with self._to_api.get(
+                f"{self._company_url}/{granted.company}",
+                headers={"Authorization": f"Bearer {access.reveal()}"},
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=_NAME_S),
+                **self._through,
+            ) as answer:
+                body = await _bounded_body(answer)
+                return oauth.read_company_name(body) if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            return None
 
     async def _introspect(self, access: Secret) -> GrantedAccess | None:
         bearer = {"Authorization": f"Bearer {access.reveal()}"}

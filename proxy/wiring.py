@@ -19,7 +19,7 @@ from proxy.admin.sso import SingleSignOn
 from proxy.admin.token import AdminTokens, digest_of
 from proxy.admission import Allowances
 from proxy.arrival import Arrival, address_of
-from proxy.authorize import AuthorizationSettings
+from proxy.authorize import Asker, AuthorizationSettings
 from proxy.config import (
     Address,
     CredentialRef,
@@ -208,9 +208,14 @@ def accept_limits(settings: Settings) -> AcceptLimits:
 
 
 def authorization(settings: Settings) -> AuthorizationSettings:
-    """Our registration, as the authorisation request needs it."""
+    """Our registration, as the authorisation request needs it, and who asks."""
+    consent = settings.consent
     return AuthorizationSettings(
-        settings.authorize_endpoint, settings.pleo.client_id, settings.redirect_uri, settings.pleo.scopes
+        settings.authorize_endpoint,
+        settings.pleo.client_id,
+        settings.redirect_uri,
+        settings.pleo.scopes,
+        Asker(consent.organisation, consent.contact, consent.language),
     )
 
 

@@ -475,6 +475,19 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
             '[admin]\nsso_viewers = ["a@b.test"]', "no effect without admin.sso_header", id="sso-viewers"
         ),
         pytest.param(SSO, "admin.sso_proxies is missing: admin.sso_header needs it", id="sso-no-proxies"),
+        pytest.param(
+            IDENTITY + '[consent]\nlanguage = "fr"',
+            "must be one of de, en; choose one",
+            id="consent-language",
+        ),
+        pytest.param(
+            IDENTITY + f'[consent]\norganisation = "{"x" * 121}"',
+            "must have at most 120 characters, since it stands in sentences",
+            id="consent-long",
+        ),
+        pytest.param(
+            IDENTITY + '[consent]\ncontact = "a\\nb"', "must be text on one line", id="consent-two-lines"
+        ),
         pytest.param(SSO + "sso_proxies = []", "admin.sso_header needs it", id="sso-empty-proxies"),
         pytest.param(
             SSO + 'sso_proxies = ["10.0.0.0/8"]', "admin.sso_header lets nobody in", id="sso-nobody"

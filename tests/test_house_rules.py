@@ -60,10 +60,12 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "problems",
         "loglines",
         "notices",
+        "consents",
     ),
     (
         "hardening",
         "keyservice",
+        "texts",
         "config",
         "envelope",
         "keyring",

@@ -87,7 +87,7 @@ def test_less_important_lines_are_left_out(level: Literal["info", "warning", "er
     """log.level leaves out what is less important than it says."""
     stream = io.BytesIO()
     sink = LogSink(stream, log_format="json", level=level)
-    sink(LinkOpened("acme"))
+    sink(LinkOpened("acme", "AAAA-AAAA"))
     sink(GrantNeedsReauth("acme", 3, "invalid_grant"))
     assert len(stream.getvalue().splitlines()) == lines
 

@@ -15,6 +15,7 @@ from proxy.admin.ways import CallersDoor
 from proxy.audit import Recorder
 from proxy.authorize import Authorize, create_link
 from proxy.config import InForce
+from proxy.consents import reference_of
 from proxy.explain import Explainer
 from proxy.facts import Emit, LinkCreated
 from proxy.model import Clock, Grant, Secret
@@ -61,7 +62,7 @@ class Services:
         :raises TenantGone: there is no such tenant.
         """
         url, link = await create_link(self.store, tenant, public_url=self.public_url, now=self.clock())
-        self.emit(LinkCreated(tenant, link.expires_at, user))
+        self.emit(LinkCreated(tenant, link.expires_at, user, reference_of(link.id)))
         return url, link.expires_at
 
     async def switch(self, tenant: str, user: str, *, enabled: bool) -> None:

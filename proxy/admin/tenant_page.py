@@ -12,6 +12,7 @@ from proxy import listing
 from proxy.admin import words
 from proxy.admin.access import actor_of, require
 from proxy.admin.answers import page
+from proxy.admin.links import link_row
 from proxy.admin.services import SERVICES
 from proxy.admin.ways import ways_of
 from proxy.audit import as_row
@@ -133,6 +134,7 @@ async def _show(request: web.Request, *, status: int = 200, fault: str | None = 
         share=words.share(own.failed, own.requests),
         since=listing.instant(traffic.since),
         refused=[_refused(record) for record in reversed(refused)],
+        links=[link_row(link, now) for link in await services.store.links(name)],
     )
 
 

@@ -159,6 +159,10 @@ api_url = "{pleo.api_url}"
 authorize_url = "{pleo.authorize_url}"
 token_url = "{pleo.token_url}"
 
+[consent]
+organisation = "Demo Ltd"
+contact = "it@demo.example"
+
 [store]
 url = "sqlite://{folder / "proxy.db"}"
 state_dir = "{folder}"
@@ -178,7 +182,12 @@ async def _connect(running: app.App, settings: Settings, name: str) -> None:
 def _guide(settings: Settings, config_path: Path, control_url: str, admin_token: str) -> str:
     base = f"http://{settings.listen.proxy[0]}"
     connect = f"{_this_command()} connect globex --config {config_path}"
-    consent = f"curl -sL -b '' -o /dev/null -H 'X-Sandbox-Consent: approve' \"$({connect})\""
+    cookies = config_path.with_name("cookies")
+    consent = (
+        f"link=$({connect}); "
+        f"onward=$(curl -sc {cookies} \"$link\" | grep -o '?continue=[0-9a-f]*'); "
+        f"curl -sLb {cookies} -c {cookies} -o /dev/null -H 'X-Sandbox-Consent: approve' \"$link$onward\""
+    )
     return f"""
 pleo-proxy demo: a simulated Pleo, and the tenants acme and globex connected to it. In another terminal:
 
@@ -193,9 +202,9 @@ pleo-proxy demo: a simulated Pleo, and the tenants acme and globex connected to 
 
   # 4. Pleo ends globex's authorisation: its calls get 503 with a reconnect_url; acme notices nothing.
   curl -X POST {control_url}/control/revoke/globex; curl {base}/globex/v2/employees
-  #    It comes back when someone consents. In a browser, open the link that this prints and approve:
+  #    It comes back when someone consents. In a browser, open the link that this prints, read, and approve:
   {connect}
-  #    Or let curl play the browser, and call again:
+  #    Or let curl play the browser: read the page of the link, go on to Pleo and approve; then call again:
   {consent}; curl {base}/globex/v2/employees
 
 Tokens live {_ACCESS_LIFETIME_S} s here, so that refreshes show in the log below. State goes with the demo.

@@ -10,11 +10,14 @@ import click
 from proxy import actions, listing
 from proxy.audit import Recorder, as_row
 from proxy.authorize import LINK_LIFETIME_S, create_link
+from proxy.chain import Note
 from proxy.cli.completion import tenant_names
 from proxy.cli.inputs import config_option, json_option, unknown_tenant, with_store
 from proxy.cli.output import print_json, print_record, print_rows
 from proxy.cli.recording import with_recorded_store
 from proxy.config import Settings
+from proxy.consents import reference_of
+from proxy.model import Link
 from proxy.store import Store, TenantGone
 
 _RECORDS = 50
@@ -39,8 +42,10 @@ def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: boo
     """
 
     async def work(store: Store, settings: Settings, recorder: Recorder) -> tuple[str, float]:
-        expires_at = time.time() + hours * 3600
-        note = recorder("connect.link_created", tenant, expires_at=expires_at)
+        def notes(link: Link) -> list[Note]:
+            reference = reference_of(link.id)
+            return [recorder("connect.link_created", tenant, expires_at=link.expires_at, reference=reference)]
+
         try:
             url, link = await create_link(
                 store,
@@ -48,7 +53,7 @@ def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: boo
                 public_url=settings.listen.public_url,
                 now=time.time(),
                 lifetime_s=hours * 3600,
-                notes=lambda: [note],
+                notes=notes,
             )
         except TenantGone:
             raise unknown_tenant(tenant, await store.tenants()) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from proxy.config.authorisers import Consent
 from proxy.config.notify import Notify
 from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
@@ -26,6 +27,7 @@ class Settings(Section):
     store: Store = Store()
     vault: Vault = Field(default=Vault(), validate_default=True)
     admin: Admin = Admin()
+    consent: Consent = Consent()
     audit: Audit = Audit()
     log: Log = Log()
     notify: Notify = Notify()

@@ -19,6 +19,7 @@ from proxy.facts.operators import AdminLoggedOut as AdminLoggedOut
 from proxy.facts.operators import AdminLoginFailed as AdminLoginFailed
 from proxy.facts.operators import LinkCreated as LinkCreated
 from proxy.facts.operators import LinkOpened as LinkOpened
+from proxy.facts.operators import LinkRefused as LinkRefused
 from proxy.facts.process import ProxyDraining as ProxyDraining
 from proxy.facts.process import ProxyStarted as ProxyStarted
 from proxy.facts.process import ProxyStopped as ProxyStopped
@@ -210,6 +211,8 @@ class GrantConnected(Fact):
     generation: int
     company: str
     scopes: tuple[str, ...]
+    reference: str
+    """Of the link, as the authoriser's page and the tenant's page show it."""
 
 
 @dataclass(slots=True)
@@ -222,6 +225,8 @@ class ConsentFailed(Fact):
     reason: str
     error: str | None
     """Pleo's error code where there was a known one, or the kind of failure."""
+    reference: str
+    """As the authoriser's page shows it: of the link, or of this failure where no link is known."""
 
 
 @dataclass(slots=True)

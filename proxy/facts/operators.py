@@ -18,14 +18,29 @@ class LinkCreated(Fact):
     expires_at: float
     user: str
     """Who made it: the address that single sign-on gave, or the name of the token."""
+    reference: str
+    """Of the link, as the authoriser's page and the tenant's page show it."""
 
 
 @dataclass(slots=True)
 class LinkOpened(Fact):
-    """A browser opened a connect link and was sent on to Pleo."""
+    """Somebody read the page of a connect link and went on to Pleo."""
 
     event: ClassVar[str] = "connect.link_opened"
     tenant: str
+    reference: str
+    """Of the link, as the authoriser's page and the tenant's page show it."""
+
+
+@dataclass(slots=True)
+class LinkRefused(Fact):
+    """A page told an authoriser why their link leads no further; no flow was begun."""
+
+    event: ClassVar[str] = "connect.link_refused"
+    tenant: str | None
+    reason: str
+    reference: str
+    """As the page shows it."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """The authoriser's browser: opens a link, uses the consent page, and follows the redirects back.
 
-It reads the page's HTML and submits its form, so that the page itself is used. It keeps cookies and sends the
-``Sec-Fetch-*`` fields of a browser that navigates. Must never print what it visits: the addresses hold codes.
+It reads the page's HTML and submits its form, or follows its one link, so that the page itself is used. It
+keeps cookies and sends the ``Sec-Fetch-*`` fields of a browser that navigates. Must never print what it
+visits: the addresses hold codes.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ class _Forms(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.forms: list[_Form] = []
+        self.links: list[str] = []
         self._form: _Form | None = None
         self._select = ""
         self._option = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
         if tag == "form":
             self._form = _Form(values.get("action", ""), values.get("method", "get").lower())
             self.forms.append(self._form)
@@ -93,8 +97,9 @@ async def approve(
     """Opens ``link`` and decides on the consent page that it leads to.
 
     ``company`` is a company's id or name as the page lists it, or a slug of the sandbox; ``None`` leaves what
-    the page preselects. A page with a single form on the way to the consent page is submitted as it is. Where
-    no consent page comes, the visit ends with the page that was reached.
+    the page preselects. A page with a single form on the way to the consent page is submitted as it is, and
+    the only link of one without a form is followed, if it stays on its host. Where no consent page comes, the
+    visit ends with the page that was reached.
 
     Raises:
         ValueError: the consent page does not offer that company.
@@ -112,7 +117,13 @@ async def _walk(session: aiohttp.ClientSession, link: str, company: str | None, 
     for _ in range(_MAX_STEPS):
         page = _Forms()
         page.feed(visit.text)
-        if visit.status != 200 or len(page.forms) != 1:
+        if visit.status != 200:
+            return visit
+        onward = _only_link(page, visit.url)
+        if onward is not None:
+            visit = await _navigate(session, "GET", onward, {}, initiator=visit.url, before=visit.history)
+            continue
+        if len(page.forms) != 1:
             return visit
         form = page.forms[0]
         consent = "consent_id" in form.fields
@@ -124,6 +135,13 @@ async def _walk(session: aiohttp.ClientSession, link: str, company: str | None, 
         if consent:
             return visit
     raise RuntimeError("The pages lead nowhere.")
+
+
+def _only_link(page: _Forms, url: str) -> str | None:
+    here = urlsplit(url).netloc
+    targets = [urljoin(url, link) for link in page.links]
+    onward = [target for target in targets if urlsplit(target).netloc == here]
+    return onward[0] if len(onward) == 1 and not page.forms else None
 
 
 def _press(form: _Form) -> dict[str, str]:

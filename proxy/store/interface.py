@@ -168,6 +168,9 @@ class Store(Protocol):
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
         """The link as it is stored, used or expired though it may be."""
 
+    async def links(self, tenant: str) -> list[Link]:
+        """The tenant's links that are still known, the newest first."""
+
     async def add_flow(self, flow: Flow) -> None:
         """Store a flow that has just begun.
 

@@ -109,6 +109,9 @@ class PostgresStore:
     async def link(self, id: str) -> Link | None:  # noqa: A002 - the field's name
         return await self._run(consents.read_link, id)
 
+    async def links(self, tenant: str) -> list[Link]:
+        return await self._run(consents.read_links, tenant)
+
     async def add_flow(self, flow: Flow) -> None:
         await self._run(consents.add_flow, flow)
 

@@ -36,6 +36,13 @@ async def read_link(db: Connections, link: str) -> Link | None:
     return rows.link_of(row) if row else None
 
 
+async def read_links(db: Connections, tenant: str) -> list[Link]:
+    """See :meth:`proxy.store.Store.links`."""
+    statement = "SELECT * FROM links WHERE tenant = $1 ORDER BY created_at DESC, id"
+    async with db.connection() as conn:
+        return [rows.link_of(row) for row in await fetch(conn, statement, tenant)]
+
+
 async def use_link(conn: Connection, link: str, at: float) -> None:
     """Mark a link as used.
 

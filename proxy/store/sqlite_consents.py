@@ -39,6 +39,12 @@ def read_link(db: Database, link: str) -> Link | None:
     return rows.link_of(row) if row else None
 
 
+def read_links(db: Database, tenant: str) -> list[Link]:
+    """See :meth:`proxy.store.Store.links`."""
+    statement = "SELECT * FROM links WHERE tenant = ? ORDER BY created_at DESC, id"
+    return [rows.link_of(row) for row in db.query(statement, [tenant])]
+
+
 def use_link(db: Database, link: str, at: float) -> None:
     """Mark a link as used.
 

@@ -91,6 +91,7 @@ NOT_AUDITED: Mapping[type[Fact], str] = {
     facts.TenantMissing: "a setting, and nobody did it",
     facts.JournalFailed: "an outage",
     facts.JournalReplayed: "where a pair was found, not what anybody did",
+    facts.LinkRefused: "anybody can cause it, and it changes nothing",
     facts.StoreFailed: "an outage, in which nothing could be recorded",
     facts.StoreRecovered: "an outage",
     facts.WorkerStarted: "each worker's proxy.started is recorded",

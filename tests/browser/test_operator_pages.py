@@ -125,8 +125,9 @@ async def test_an_operator_refreshes_pauses_and_revokes(proxy: Proxy, page: Page
     await page.get_by_role("link", name="Connect link…").click()
     await page.get_by_role("button", name="Make the link").click()
     await page.locator("a.link").click()
+    await page.get_by_role("link", name="Continue to Pleo").click()
     await page.get_by_role("button", name="Approve").click()
-    await page.get_by_role("heading", name="The connection works").wait_for()
+    await page.get_by_role("heading", name="It worked: Acme ApS is connected").wait_for()
     await page.goto(f"{proxy.admin_url}/tenants/acme")
     await page.get_by_role("heading", name="acme connected").wait_for()
 

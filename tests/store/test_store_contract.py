@@ -389,6 +389,19 @@ async def test_a_link_works_until_it_expires(store: Store, acme: Tenant) -> None
     await store.connect("acme", settled, link="link", at=NOW - 0.001)
 
 
+async def test_a_tenants_links_are_known_until_they_are_forgotten(store: Store, acme: Tenant) -> None:
+    """Used, expired and open ones, the newest first, and of no other tenant."""
+    await store.edit_tenants(lambda stored: {**stored, "beta": Tenant("beta")})
+    old, new = link("old", expires_at=NOW - 1), replace(link("new"), created_at=NOW + 1)
+    for each in (old, new, link("others", tenant="beta"), link("used")):
+        await store.add_link(each)
+    await store.connect("acme", settled, link="used", at=NOW)
+
+    assert await store.links("acme") == [new, old, replace(link("used"), used_at=NOW)]
+    assert await store.links("beta") == [link("others", tenant="beta")]
+    assert await store.links("gone") == []
+
+
 async def test_a_flow_is_taken_exactly_once(store: Store, open_again: Opener, acme: Tenant) -> None:
     """Of many callbacks with one state, through two connections, one gets the flow."""
     other = await open_again()
