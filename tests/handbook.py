@@ -165,6 +165,7 @@ def timeless(text: str) -> str:
         (r"\bproxy:[\w.-]+/\d+", "INSTANCE"),
         (r"127\.0\.0\.1:\d+", "ADDRESS"),
         (r"\b[0-9a-f]{32,}\b", "ID"),
+        (r"\b[0-9A-Z]{4}-[0-9A-Z]{4}\b", "REFERENCE"),
         (r"[ \t]+", " "),
         # Of a record, which a moment's delay of another one changes.
         (r"(?m)^\d+ (?=INSTANT)", "NUMBER "),

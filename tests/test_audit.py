@@ -342,7 +342,8 @@ def test_details_are_told_for_people(ours: Cli) -> None:
     ours.done("tenants", "add", "acme", "--host", "a.internal", "--host", "b.internal")
     ours.done("tenants", "set", "acme", "--preset", "read-only", "--clear", "hosts")
     ours.done("connect", "acme", "--hours", "1")
-    text = ours.done("audit", "list").out
+    lines = [line.rstrip() for line in ours.done("audit", "list").out.splitlines()]
+    text = "\n".join([*lines, ""])
     assert "hosts: a.internal, b.internal\n" in text
     assert "hosts: a.internal, b.internal → -\n" in text
     assert "policy.preset: full → read-only\n" in text

@@ -147,7 +147,7 @@ def test_a_ring_that_is_wrong_stops_the_start(tmp_path: Path, source: str, wrong
 
 # --- its change, rehearsed
 
-HANDBOOK = ROOT / "docs" / "operating.md"
+GUIDE = ROOT / "docs" / "how-to" / "rotate.md"
 
 
 @dataclass
@@ -300,7 +300,7 @@ async def begin(instances: list[Instance]) -> None:
 async def rehearse(pleo: Sandbox, instances: list[Instance], callers: Callers) -> None:
     """The steps of the handbook, with a refresh after each restart."""
     generate, append, rotate, list_keys = (
-        line for block in blocks(HANDBOOK) if block.heading == "Changing the key" for line in commands(block)
+        line for block in blocks(GUIDE) if block.heading == "Changing the key" for line in commands(block)
     )
     first, *others = instances
 

@@ -165,7 +165,7 @@ def test_the_navigation_has_the_four_kinds_of_pages() -> None:
     """Tutorial, how-to guides, reference and explanation are told apart."""
     text = (SITE / "mkdocs.yml").read_text()
     entries = [name for entry in yaml.safe_load(re.sub(r"!!python\S+", "", text))["nav"] for name in entry]
-    assert entries == ["Overview", "Handbook", "Reference", "Explanation"]
+    assert entries == ["Overview", "Tutorial", "How-to guides", "Handbook", "Reference", "Explanation"]
 
 
 def test_the_site_is_searched_and_comes_in_light_and_dark(site: Path) -> None:

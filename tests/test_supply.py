@@ -99,7 +99,7 @@ def test_pip_takes_nothing_without_hashes() -> None:
     assert {name for name, _ in calls} >= {
         "Makefile",
         "Dockerfile",
-        "README.md",
+        "install.md",
         "operating.md",
         "__init__.py",
     }

@@ -9,7 +9,6 @@ from proxy.config.notify import Notify
 from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
 from proxy.config.sections import ENDPOINTS, Audit, Endpoints, Listen, Log, Pleo, Section, Store, Vault
-from proxy.config.tracing import Tracing
 from proxy.config.tuning import Limits, Refresh
 from proxy.config.values import Rule, origin_of
 from proxy.model import Origin
@@ -32,7 +31,6 @@ class Settings(Section):
     audit: Audit = Audit()
     log: Log = Log()
     notify: Notify = Notify()
-    tracing: Tracing = Tracing()
     refresh: Refresh = Refresh()
     limits: Limits = Limits()
 
