@@ -16,7 +16,7 @@ from proxy.admin.live_stream import PATH, pick_of
 from proxy.admin.services import SERVICES
 from proxy.admin.shapes import LiveQuery
 from proxy.admin.words import Tone
-from proxy.loglines import LEVELS, Line
+from proxy.loglines import LEVELS, Line, printable
 from proxy.model import Role
 
 ROWS = 100
@@ -61,11 +61,16 @@ def row_of(line: Line) -> Row:
         tone=_tone(line),
         tenant=line.text("tenant") or "—",
         what=f"{line.text('method')} {line.text('path')}" if is_request else line.text("event"),
-        result=f"{line.text('status')} {line.text('outcome')}" if is_request else _details(line),
+        result=_answer(line) if is_request else _details(line),
         took=_took(line) if is_request else "",
         caller=line.text("caller"),
         request_id=line.text("request_id"),
     )
+
+
+def _answer(line: Line) -> str:
+    retried = ", sent twice" if (line.fields or {}).get("retried") is True else ""
+    return f"{line.text('status')} {line.text('outcome')}{retried}"
 
 
 def _took(line: Line) -> str:
@@ -85,11 +90,20 @@ def _tone(line: Line) -> str:
 
 def _details(line: Line) -> str:
     named = (
-        (name, line.text(name))
+        (name, _told(line, name))
         for name, value in (line.fields or {}).items()
         if name not in _TOLD and value not in _NOTHING
     )
-    return ", ".join(f"{name} {text}" for name, text in named)
+    return ", ".join(f"{printable(name)} {text}" for name, text in named)
+
+
+def _told(line: Line, name: str) -> str:
+    value = (line.fields or {})[name]
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return printable(" ".join(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return line.text(name)
 
 
 async def _script(_request: web.Request) -> web.Response:

@@ -108,17 +108,19 @@ async def _live(request: web.Request, asked: LiveQuery) -> web.StreamResponse:
         return web.Response(content_type="text/event-stream")
     if streams.open >= MOST_STREAMS:
         return _refused()
-    # First, so that what came before somebody watched is before the newest.
-    await live.look_everywhere()
-    # What a browser that connects again has seen last counts more than what the page had when it was made.
-    number = live.number_of(request.headers.get("Last-Event-ID") or asked.after)
     response = EventSourceResponse(ping_interval=_PING_S, send_timeout=_SEND_S)
     # Whoever reads may leave at any time, or stop reading.
     with streams.one_more(), suppress(ConnectionError, TimeoutError):
-        await response.prepare(request)
-        async with response:
-            await _follow(request, response, live, pick, number)
-    return response
+        # First, so that what came before somebody watched is before the newest.
+        await live.look_everywhere()
+        # What a browser that connects again has seen last counts more than what its page was made with.
+        number = live.number_of(request.headers.get("Last-Event-ID") or asked.after)
+        if request.transport is not None:
+            await response.prepare(request)
+            async with response:
+                await _follow(request, response, live, pick, number)
+    # The other answer reaches nobody.
+    return response if response.prepared and request.transport is not None else web.Response()
 
 
 def _refused() -> web.Response:

@@ -15,6 +15,7 @@
 
   const text = (value) => {
     if (value === null || value === undefined) return '';
+    if (Array.isArray(value) && value.every((each) => typeof each === 'string')) return harmless(value.join(' '));
     return harmless(typeof value === 'string' ? value : JSON.stringify(value));
   };
 
@@ -35,7 +36,7 @@
       time: text(line.timestamp).slice(11, 19),
       what: isRequest ? `${text(line.method)} ${text(line.path)}` : text(line.event),
       tenant: text(line.tenant) || '—',
-      result: isRequest ? `${text(line.status)} ${text(line.outcome)}` : details(line),
+      result: isRequest ? `${text(line.status)} ${text(line.outcome)}${line.retried === true ? ', sent twice' : ''}` : details(line),
       took: isRequest ? `${Math.round(line.duration_ms)} ms` : '',
       caller: text(line.caller),
       request_id: text(line.request_id),
