@@ -13,6 +13,7 @@ from proxy.admin.services import SERVICES
 from proxy.admin.shapes import AuditQuery, AuditRecord, Nothing, Setting
 from proxy.audit import as_row
 from proxy.model import Role
+from proxy.store.trail import NO_END
 
 
 def operations() -> list[Operation[Any, Any]]:
@@ -42,7 +43,10 @@ def operations() -> list[Operation[Any, Any]]:
 
 
 async def _audit(request: web.Request, asked: AuditQuery) -> list[AuditRecord]:
-    found = await request.app[SERVICES].store.trail.newest(asked.most, asked.tenant, asked.event)
+    before = NO_END if asked.before is None else asked.before
+    trail = request.app[SERVICES].store.trail
+    events = (asked.event or "").split() or None
+    found = await trail.newest(asked.most, asked.tenant, events, before=before)
     rows = (as_row(record) | {"at": listing.instant(record.entry.at)} for record in found)
     return [AuditRecord.model_validate(row) for row in rows]
 

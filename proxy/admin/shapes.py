@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.loglines import STATUS
 from proxy.model import GrantState, Outcome, Preset, Unblocked
+from proxy.store.trail import NO_END
 
 Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"}, description="ISO 8601, UTC.")]
 TenantName = Annotated[str, Field(description="The tenant's name.", examples=["acme"])]
@@ -104,8 +105,13 @@ class AuditQuery(Shape):
     """Which records of the audit trail are wanted."""
 
     tenant: str | None = Field(default=None, max_length=100, description="Only those of this tenant.")
-    event: str | None = Field(default=None, max_length=100, description="Only those of this event.")
+    event: str | None = Field(
+        default=None, max_length=400, description="Only those of this event, or of several, by blanks."
+    )
     most: int = Field(default=50, ge=1, le=1000, description="So many, the newest.")
+    before: int | None = Field(
+        default=None, ge=1, le=NO_END, description="Only those before the record of this number."
+    )
 
 
 class AuditRecord(Shape):

@@ -12,8 +12,10 @@ from proxy import listing
 from proxy.admin import words
 from proxy.admin.access import actor_of, require
 from proxy.admin.answers import page
+from proxy.admin.history import AUTHORISATIONS, REFRESHES, told
 from proxy.admin.links import link_row
 from proxy.admin.services import SERVICES
+from proxy.admin.trail_page import address
 from proxy.admin.ways import ways_of
 from proxy.audit import as_row
 from proxy.chain import Record
@@ -24,6 +26,8 @@ from proxy.store import TenantGone
 from proxy.telemetry.metrics import NO_TRAFFIC
 
 _REFUSALS = 10
+_HISTORY = 8
+"""Of each kind; the audit page has the rest."""
 _DONE = {
     "refreshed": "The tokens are new.",
     "enabled": "Callers are served again.",
@@ -113,7 +117,10 @@ async def _show(request: web.Request, *, status: int = 200, fault: str | None = 
     if tenant is None:
         return _not_there(request)
     grant, now = await services.store.grant(name), services.clock()
-    refused = await services.store.trail.newest(_REFUSALS, name, "request.finished")
+    trail = services.store.trail
+    refused = await trail.newest(_REFUSALS, name, "request.finished")
+    refreshes = await trail.newest(_HISTORY, name, REFRESHES)
+    authorisations = await trail.newest(_HISTORY, name, AUTHORISATIONS)
     traffic = services.traffic()
     own = traffic.by_tenant.get(name, NO_TRAFFIC)
     return page(
@@ -135,6 +142,11 @@ async def _show(request: web.Request, *, status: int = 200, fault: str | None = 
         since=listing.instant(traffic.since),
         refused=[_refused(record) for record in reversed(refused)],
         links=[link_row(link, now) for link in await services.store.links(name)],
+        refreshes=list(map(told, reversed(refreshes))),
+        authorisations=list(map(told, reversed(authorisations))),
+        all_refusals=address(tenant=name, event="request.finished"),
+        all_refreshes=address(tenant=name, event=" ".join(REFRESHES)),
+        all_authorisations=address(tenant=name, event=" ".join(AUTHORISATIONS)),
     )
 
 

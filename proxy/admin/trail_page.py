@@ -1,4 +1,4 @@
-"""``/audit``: the newest records of the audit trail, page by page; of a tenant or event the last hundred."""
+"""``/audit``: the newest records of the audit trail, or of those of a tenant or of events, page by page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from proxy.admin.services import SERVICES
 from proxy.audit import as_row
 from proxy.chain import Record
 from proxy.model import Role
-from proxy.store import Trail
+from proxy.store.trail import NO_END
 
 PAGE_RECORDS = 100
+_LONGEST = 400
+"""Of a filter: several events."""
 _LONGEST_NUMBER = 15
 
 
@@ -28,13 +30,13 @@ def routes() -> list[web.RouteDef]:
 
 async def _audit(request: web.Request) -> web.Response:
     trail = request.app[SERVICES].store.trail
-    tenant, event = (request.query.get(name, "").strip()[:100] for name in ("tenant", "event"))
+    tenant, event = (request.query.get(name, "").strip()[:_LONGEST] for name in ("tenant", "event"))
     before = _number(request.query.get("before", ""))
-    if tenant or event or before is None:
-        records = await trail.newest(PAGE_RECORDS, tenant or None, event or None)
-    else:
-        records = await _before(trail, before)
-    oldest = records[0].number if records else 1
+    found = await trail.newest(
+        PAGE_RECORDS + 1, tenant or None, event.split() or None, before=NO_END if before is None else before
+    )
+    records = found[-PAGE_RECORDS:]
+    has_more = len(found) > len(records)
     return page(
         "audit.html",
         actor=actor_of(request),
@@ -42,15 +44,13 @@ async def _audit(request: web.Request) -> web.Response:
         tenant=tenant,
         event=event,
         is_newest=before is None,
-        # Of one tenant or event there is no next page: the command lists as many as are asked for.
-        earlier=f"/audit?{urlencode({'before': oldest})}" if oldest > 1 and not (tenant or event) else None,
+        earlier=address(tenant=tenant, event=event, before=str(records[0].number)) if has_more else None,
     )
 
 
-async def _before(trail: Trail, before: int) -> list[Record]:
-    """The records before a number, without gaps for as long as nothing was pruned."""
-    found = await trail.page(max(0, before - 1 - PAGE_RECORDS))
-    return [record for record in found if record.number < before][:PAGE_RECORDS]
+def address(**wanted: str) -> str:
+    """Where records are listed: of a ``tenant``, of an ``event`` or several, ``before`` a number."""
+    return f"/audit?{urlencode({name: value for name, value in wanted.items() if value})}"
 
 
 def _number(text: str) -> int | None:

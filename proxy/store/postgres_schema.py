@@ -129,11 +129,14 @@ _AUDIT = """
     );
 """
 
+_TRAIL_OF_TENANT = "CREATE INDEX audit_of_tenant ON audit (tenant, number);"
+
 STEPS = {
     "m001_initial": _INITIAL,
     "m002_policies": _POLICIES,
     "m003_routes": _ROUTES,
     "m004_sessions": _SESSIONS,
     "m005_audit": _AUDIT,
+    "m006_trail_of_tenant": _TRAIL_OF_TENANT,
 }
 """Statements by the step's name, in the order in which they are applied."""

@@ -13,7 +13,7 @@ from proxy.chain import Mark, Note, Record
 from proxy.model import Sealed
 from proxy.store import trail
 from proxy.store.postgres_connection import Connection, Connections, reading, writing
-from proxy.store.trail import NO_MARKS, Extension, Marks, Standing
+from proxy.store.trail import NO_MARKS, Extension, Marks, Standing, Wanted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,9 +58,15 @@ class PostgresTrail:
         return await self._run(_page_after, after)
 
     async def newest(
-        self, most: int, tenant: str | None, event: str | Collection[str] | None, *, since: float = 0.0
+        self,
+        most: int,
+        tenant: str | None,
+        event: str | Collection[str] | None,
+        *,
+        since: float = 0.0,
+        before: int = trail.NO_END,
     ) -> list[Record]:
-        return await self._run(_newest, most, tenant, trail.names_of(event), since)
+        return await self._run(_newest, Wanted(most, tenant, trail.names_of(event), since, before))
 
     async def noted(self) -> int:
         return await self._run(_noted)
@@ -195,18 +201,17 @@ async def _page(conn: Connection, after: int) -> list[Record]:
     return [trail.record_of(row) for row in rows]
 
 
-async def _newest(
-    db: Connections, most: int, tenant: str | None, events: list[str] | None, since: float
-) -> list[Record]:
+_NEWEST = "SELECT * FROM audit WHERE number < $1 AND at >= $2 AND ($3::text[] IS NULL OR event = ANY($3))"
+_OF_TENANT = " AND tenant = $5"
+_IN_ORDER = " ORDER BY number DESC LIMIT $4"
+
+
+async def _newest(db: Connections, wanted: Wanted) -> list[Record]:
+    # Apart, so that of one tenant the index is used.
+    of_tenant, named = ("", ()) if wanted.tenant is None else (_OF_TENANT, (wanted.tenant,))
+    statement = _NEWEST + of_tenant + _IN_ORDER
     async with db.connection() as conn:
-        rows = await conn.fetch(
-            "SELECT * FROM audit WHERE ($1::text IS NULL OR tenant = $1) AND at >= $4"
-            " AND ($2::text[] IS NULL OR event = ANY($2)) ORDER BY number DESC LIMIT $3",
-            tenant,
-            events,
-            most,
-            since,
-        )
+        rows = await conn.fetch(statement, wanted.before, wanted.since, wanted.events, wanted.most, *named)
     return [trail.record_of(row) for row in rows][::-1]
 
 

@@ -163,7 +163,12 @@ def m005_audit(db: Database) -> None:
     )
 
 
-STEPS = (m001_initial, m002_policies, m003_routes, m004_sessions, m005_audit)
+def m006_trail_of_tenant(db: Database) -> None:
+    """The records of one tenant are found without reading those of all."""
+    db.execute("CREATE INDEX audit_of_tenant ON audit (tenant, number)")
+
+
+STEPS = (m001_initial, m002_policies, m003_routes, m004_sessions, m005_audit, m006_trail_of_tenant)
 
 migrations = Migrations("pleo-proxy")
 for _step in STEPS:

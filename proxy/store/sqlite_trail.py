@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlite_utils import Database
@@ -12,7 +13,7 @@ from proxy.chain import Mark, Note, Record
 from proxy.model import Sealed
 from proxy.store import trail
 from proxy.store.connection import reading, writing
-from proxy.store.trail import NO_MARKS, Extension, Marks, Standing
+from proxy.store.trail import NO_MARKS, Extension, Marks, Standing, Wanted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,9 +55,15 @@ class SqliteTrail:
         return await self._run(_page, after)
 
     async def newest(
-        self, most: int, tenant: str | None, event: str | Collection[str] | None, *, since: float = 0.0
+        self,
+        most: int,
+        tenant: str | None,
+        event: str | Collection[str] | None,
+        *,
+        since: float = 0.0,
+        before: int = trail.NO_END,
     ) -> list[Record]:
-        return await self._run(_newest, most, tenant, trail.names_of(event), since)
+        return await self._run(_newest, Wanted(most, tenant, trail.names_of(event), since, before))
 
     async def noted(self) -> int:
         return await self._run(_noted)
@@ -163,20 +170,19 @@ def _page(db: Database, after: int) -> list[Record]:
     return [trail.record_of(row) for row in db.query(statement, [after, trail.PAGE])]
 
 
-def _newest(
-    db: Database, most: int, tenant: str | None, events: list[str] | None, since: float
-) -> list[Record]:
-    found = db.query(
-        "SELECT * FROM audit WHERE (:tenant IS NULL OR tenant = :tenant) AND at >= :since"
-        " AND (:events IS NULL OR event IN (SELECT value FROM json_each(:events)))"
-        " ORDER BY number DESC LIMIT :most",
-        {
-            "tenant": tenant,
-            "events": None if events is None else json.dumps(events),
-            "most": most,
-            "since": since,
-        },
-    )
+_NEWEST = (
+    "SELECT * FROM audit WHERE number < :before AND at >= :since"
+    " AND (:events IS NULL OR event IN (SELECT value FROM json_each(:events)))"
+)
+_OF_TENANT = " AND tenant = :tenant"
+_IN_ORDER = " ORDER BY number DESC LIMIT :most"
+
+
+def _newest(db: Database, wanted: Wanted) -> list[Record]:
+    # Apart, so that of one tenant the index is used.
+    statement = _NEWEST + (_OF_TENANT if wanted.tenant is not None else "") + _IN_ORDER
+    names = None if wanted.events is None else json.dumps(wanted.events)
+    found = db.query(statement, {**asdict(wanted), "events": names})
     return [trail.record_of(row) for row in found][::-1]
 
 

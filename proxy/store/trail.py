@@ -17,6 +17,8 @@ from proxy.model import Sealed
 PAGE = 1000
 """Records that are read or copied at a time."""
 
+NO_END = 2**53
+"""More than the number of any record, and exact in JSON for all that read it (RFC 8259 section 6)."""
 KEY, HEAD, PRUNED = "audit_key", "audit_head", "audit_pruned"
 """Rows of the table ``meta``."""
 
@@ -58,6 +60,18 @@ class Extension:
     """The new mark of what was pruned, where something was."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which records :meth:`Trail.newest` is asked for."""
+
+    most: int
+    tenant: str | None
+    events: list[str] | None
+    """``None`` for all."""
+    since: float
+    before: int
+
+
 class Trail(Protocol):
     """The audit trail of a store."""
 
@@ -89,13 +103,20 @@ class Trail(Protocol):
         """The next records after a number, :data:`PAGE` of them at the most."""
 
     async def newest(
-        self, most: int, tenant: str | None, event: str | Collection[str] | None, *, since: float = 0.0
+        self,
+        most: int,
+        tenant: str | None,
+        event: str | Collection[str] | None,
+        *,
+        since: float = 0.0,
+        before: int = NO_END,
     ) -> list[Record]:
         """The newest records, the oldest of them first.
 
         :param tenant: only records of this tenant, if one is named.
         :param event: only records of this event, or of one of these.
         :param since: only records of this instant or later, in seconds since the epoch.
+        :param before: only records before the one of this number.
         """
 
     async def noted(self) -> int:
@@ -109,7 +130,7 @@ class Trail(Protocol):
 
 
 def names_of(event: str | Collection[str] | None) -> list[str] | None:
-    """The events that :meth:`Trail.newest` is asked for; ``None`` for all."""
+    """The events that :meth:`Trail.newest` is asked for, as :attr:`Wanted.events`."""
     return [event] if isinstance(event, str) else None if event is None else sorted(event)
 
 

@@ -31,7 +31,7 @@ from proxy.model import (
     Sealed,
     Tenant,
 )
-from proxy.store import ServeLock, connection, open_store
+from proxy.store import ServeLock, connection, open_store, sqlite_trail
 from proxy.store.schema import STEPS, m001_initial
 from proxy.store.sqlite import SqliteStore
 
@@ -707,3 +707,17 @@ def test_a_holder_that_has_not_said_who_it_is(path: Path) -> None:
         os.truncate(path.with_name("proxy.db.serve.lock"), 0)
         with pytest.raises(StoreError, match="another process serves it already"):
             ServeLock.acquire(path)
+
+
+async def test_records_of_a_tenant_are_found_by_an_index(tmp_path: Path) -> None:
+    """A page about one tenant does not read the trail of all."""
+    path = tmp_path / "proxy.db"
+    store = open_store(path)
+    assert await store.trail.newest(9, "acme", "grant.revoked", before=5) == []
+    await store.close()
+    wanted = {"tenant": "acme", "events": '["x"]', "most": 9, "since": 0.0, "before": 5}
+    statement = sqlite_trail._NEWEST + sqlite_trail._OF_TENANT + sqlite_trail._IN_ORDER
+    with closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", wanted).fetchall()
+    assert "USING INDEX audit_of_tenant (tenant=? AND number<?)" in str(plan)
+    assert "TEMP B-TREE" not in str(plan)

@@ -92,6 +92,9 @@ async def test_records_come_back_as_they_went_in(store: Store, open_again: Opene
         assert await opened.trail.newest(9, None, ()) == []
         assert await opened.trail.newest(9, None, None, since=records[2].entry.at) == records[2:]
         assert await opened.trail.newest(1, None, None, since=records[2].entry.at) == records[3:]
+        assert await opened.trail.newest(2, None, None, before=4) == records[1:3]
+        assert await opened.trail.newest(9, "acme", None, before=2) == records[:1]
+        assert await opened.trail.newest(9, None, None, before=1) == []
 
 
 async def test_a_long_trail_is_read_whole(store: Store) -> None:
