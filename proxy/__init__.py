@@ -15,7 +15,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``recurring``: a memory of what callers repeat
    * ``target``: what a request asks for, as bytes that are judged and never rewritten
    * ``headers``: what crosses the proxy, what does not, and where the credential goes in
-   * ``trace_context``: of which trace a request says that it is a part
+   * ``trace_context``: of which trace a request is a part, and what Pleo hears of that
    * ``addresses``: which addresses a connection with a credential may be opened to
    * ``arrival``: how a request reached the proxy, and from whom
    * ``forwarded``: what trusted proxies in front say of the caller
@@ -80,6 +80,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``entrance``: who comes in by a listening socket
    * ``listener``: the accepting side, for callers
    * ``telemetry``: facts as log lines and metrics
+   * ``tracing``: traces of requests for OpenTelemetry
    * ``notifications``: troubles told by webhook, e-mail or command
    * ``admin``: the operator's listener
 

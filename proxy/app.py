@@ -48,6 +48,7 @@ from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import Directory
 from proxy.tokens import Tokens
+from proxy.tracing import Exporter
 from proxy.vault import Vault
 from proxy.watch import Watch
 
@@ -68,6 +69,7 @@ class App:
         canary: Canary,
         live: Live,
         worker: int | None,
+        exporter: Exporter | None,
     ) -> None:
         self._canary = canary
         self._live = live
@@ -75,7 +77,8 @@ class App:
         self._worker = worker
         self._is_first = worker in (None, 0)
         self._audit = AuditSink(clock, keep_s=settings.audit.keep_days * DAY_S, canary=canary)
-        self._emit = fan_out(emit, self._audit)
+        self._exporter = exporter
+        self._emit = fan_out(emit, self._audit, *filter(None, [exporter]))
         self._clock = clock
         self._stack = stack
         self._doors = listening.Doors()
@@ -110,6 +113,9 @@ class App:
         """
         settings = self._settings
         vault, journal, owner = await self._open_store(environ)
+        if self._exporter is not None:
+            self._exporter.begin(wiring.spans(settings, environ, owner), self._emit)
+            self._stack.push_async_callback(self._exporter.close)
         context = wiring.tls_context(settings.pleo.ca_file)
         through = wiring.http_proxy(settings, environ)
         provider = wiring.provider(settings, environ, context, through, self._emit)
@@ -140,6 +146,7 @@ class App:
             lambda host: self.watch.serves_host(host),  # noqa: PLW0108 - the watch is made after it
             Admission(wiring.allowances(settings), rates, self._emit, monotonic),
             Directory({}, settings.listen.default_tenant),
+            tracer=wiring.tracer(settings, self._clock),
         )
         self.watch = Watch(
             settings, store, self.tokens, self.exchange, self._audit, self._emit, self._clock, self._is_first
@@ -164,7 +171,14 @@ class App:
             await self._listen_to_operators(authorize, tokens, metrics, vault)
         self._listen_to_callers(sockets)
         self._readings = Readings(
-            self.exchange, self.tokens, self.server, upstream, journal, self._audit, self.watch.store_is_up
+            self.exchange,
+            self.tokens,
+            self.server,
+            upstream,
+            journal,
+            self._audit,
+            self.watch.store_is_up,
+            self._exporter,
         )
         metrics.watch(self._readings.gauges)
         if settings.admin.token is None:
@@ -288,6 +302,8 @@ class App:
         await self.tokens.close(max(ends - monotonic(), self._settings.refresh.timeout_s))
         if self._is_first:
             await self._herald.close()
+        if self._exporter is not None:
+            await self._exporter.close()
         await self._audit.close()
         return cut
 
@@ -317,7 +333,8 @@ async def start(
     """
     asyncio.get_running_loop().set_exception_handler(crash_reporter(emit))
     canary, live = canary or Canary(), live or Live(LogSink(None, log_format="json", level="info"))
-    app = App(settings, emit, clock, stack, canary=canary, live=live, worker=worker)
+    exporter = wiring.exporter(settings, environ, clock, canary)
+    app = App(settings, emit, clock, stack, canary=canary, live=live, worker=worker, exporter=exporter)
     buckets = Rates(rates)
     stack.callback(buckets.close)
     await app.build(environ, metrics, buckets, unix_sockets)

@@ -30,6 +30,7 @@ from proxy.replay import HeldBody, Kept, ReplayBody
 from proxy.response import CallerResponse
 from proxy.tenants import Directory, Resolved
 from proxy.tokens import Tokens
+from proxy.trace_context import Tracer
 from proxy.upstream import Answer, BrokenOff, Upstream
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=~@-]{1,128}")
@@ -52,17 +53,21 @@ class Limits:
 class _Record:
     """What is known of one request so far: the fact that is reported at its end, and what that ends."""
 
-    __slots__ = ("admitted", "body", "fact", "intake", "not_repeated", "response", "started")
+    __slots__ = ("admitted", "body", "fact", "intake", "not_repeated", "response", "started", "trace")
 
-    def __init__(self, request: CallerRequest) -> None:
+    def __init__(self, request: CallerRequest, tracer: Tracer | None) -> None:
         self.started = perf_counter()
         fields = request.head.fields
         self.fact = RequestFinished(
             _request_id(fields), method=request.head.method, caller=request.line.arrival.caller
         )
         # Looked at only where there is one: nearly no caller traces.
-        if fields.values(trace_context.PARENT) and (parent := trace_context.parent_of(fields)) is not None:
+        parent = trace_context.parent_of(fields) if fields.values(trace_context.PARENT) else None
+        if parent is not None:
             self.fact.trace_id = parent.trace_id
+        self.trace = None if tracer is None else tracer.begin(parent, request.line.arrival.scheme)
+        if self.trace is not None:
+            self.fact.trace_id = self.trace.trace_id
         self.intake = request.body
         self.admitted: Admitted | None = None
         self.body: HeldBody | ReplayBody | None = None
@@ -100,6 +105,8 @@ class Exchange:
     not_repeated: int = 0
     """401s, since the start, that were passed on because the body could not be sent again."""
     kept: Kept = field(default_factory=Kept)
+    tracer: Tracer | None = None
+    """Begins a part of a trace for each request, where traces are made."""
     _host: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +117,7 @@ class Exchange:
 
         :returns: whether another request may come on the connection.
         """
-        record = _Record(request)
+        record = _Record(request, self.tracer)
         self.under_way += 1
         try:
             await self._answer(request, record)
@@ -158,8 +165,12 @@ class Exchange:
             record.body = self._body(request.body, fields, admitted)
 
         # Forward what is clean; after a 401 replace the token and send the same request once more.
+        trace = record.trace
         cleaned = headers.upstream_lines(
-            fields, self._host, b"1.1" if http_1_1 else b"1.0", record.body_is_held_back
+            fields if trace is None else trace.without_theirs(fields),
+            self._host,
+            b"1.1" if http_1_1 else b"1.0",
+            record.body_is_held_back,
         )
         answer = await self._send(method, resolved.target, cleaned, token, record)
         try:
@@ -216,7 +227,9 @@ class Exchange:
     async def _send(
         self, method: str, asked: target.Target, cleaned: bytes, token: AccessToken, record: _Record
     ) -> Answer:
-        started = perf_counter()
+        started, trace = perf_counter(), record.trace
+        if trace is not None:
+            cleaned += trace.send(asked.shown, _ms_since(record.started))
         # Invariant 1: the engine has one origin and follows no redirect, so the token goes nowhere else.
         answer = await self.upstream.send(
             method.encode(),
@@ -225,6 +238,8 @@ class Exchange:
             record.body,
             record.body_is_held_back,
         )
+        if trace is not None:
+            trace.answered(_ms_since(record.started), answer.status)
         fact = record.fact
         fact.upstream_ms = _ms_since(started)
         fact.upstream_status = answer.status
@@ -268,7 +283,7 @@ class Exchange:
 
     def refuse_unreadable(self, request: CallerRequest, refusal: Refusal) -> None:
         """Answer what is no request: nothing of it can be relied on, so the connection ends."""
-        record = _Record(request)
+        record = _Record(request, self.tracer)
         self._refuse(request, refusal, record)
         self._finish(record)
 
@@ -311,6 +326,8 @@ class Exchange:
         if record.admitted is not None:
             record.admitted.leave()
         self.emit(fact)
+        if record.trace is not None and record.trace.sampled:
+            self.emit(record.trace.told(fact))
 
 
 def _request_id(fields: Fields) -> str:

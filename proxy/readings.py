@@ -15,6 +15,7 @@ from proxy.telemetry import families
 from proxy.telemetry.audit import AuditSink
 from proxy.telemetry.families import Numbers
 from proxy.tokens import Tokens
+from proxy.tracing import Exporter
 from proxy.upstream import Upstream
 
 
@@ -29,6 +30,7 @@ class Readings:
     journal: Journal
     audit: AuditSink
     store_is_up: Callable[[], bool]
+    exporter: Exporter | None = None
 
     def gauges(self) -> Numbers:
         """As of now, by name and labels; see :data:`proxy.telemetry.families.GAUGES`."""
@@ -50,6 +52,7 @@ class Readings:
             (families.JOURNAL,): len(self.journal.outstanding),
             (families.STORE_UP,): float(self.store_is_up()),
             (families.AUDIT_WAITING,): self.audit.waiting,
+            (families.TRACES_WAITING,): 0 if self.exporter is None else self.exporter.waiting,
         }
 
     def totals(self) -> Mapping[str, float]:
@@ -62,4 +65,6 @@ class Readings:
             families.CONNECTS: pool["connects_total"],
             families.STALE_RETRIES: pool["stale_retries_total"],
             families.AUDIT_DROPPED: self.audit.dropped,
+            families.SPANS_EXPORTED: 0 if self.exporter is None else self.exporter.exported,
+            families.SPANS_DROPPED: 0 if self.exporter is None else self.exporter.dropped,
         }

@@ -7,10 +7,12 @@ certificates.
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy import certificates, listening
 from proxy.admin import HeadLimits
@@ -30,7 +32,7 @@ from proxy.config import (
 )
 from proxy.config.sections import Section
 from proxy.config.values import origin_of
-from proxy.errors import OperatorError, QuestionError
+from proxy.errors import ConfigurationError, OperatorError, QuestionError
 from proxy.exchange import Limits
 from proxy.explain import Bounds, Explainer, Question
 from proxy.facts import Emit
@@ -46,8 +48,13 @@ from proxy.store import Journal, Store
 from proxy.telemetry.canary import Canary, as_sent
 from proxy.tenants import Directory
 from proxy.tokens import RefreshRules
+from proxy.trace_context import Tracer
+from proxy.tracing import Collector, Exporter, parse_headers, require_extra
 from proxy.upstream import Upstream
 from proxy.vault import Vault
+
+if TYPE_CHECKING:
+    from proxy.tracing.spans import Spans
 
 LEASE_MARGIN_S = 10.0
 """What a refresh may take beside the provider's time-out: reading, sealing, saving on a slow disk."""
@@ -275,6 +282,51 @@ def herald(
         emit,
         public_url=settings.listen.public_url,
         folder=settings.store.state_dir,
+    )
+
+
+def tracer(settings: Settings, clock: Clock) -> Tracer | None:
+    """What begins traces, if any are made."""
+    if settings.tracing.endpoint is None:
+        return None
+    # No secrets: random.getrandbits is ten times as quick as what would be fit for those.
+    return Tracer(settings.tracing.sample_ratio, clock, random.getrandbits)
+
+
+def exporter(settings: Settings, environ: Mapping[str, str], clock: Clock, canary: Canary) -> Exporter | None:
+    """What sends traces, if any are made.
+
+    :raises ConfigurationError: the collector's headers are not where the settings say, or none.
+    :raises OperatorError: what it needs is not installed.
+    """
+    tracing = settings.tracing
+    if tracing.endpoint is None:
+        return None
+    require_extra()
+    headers = {}
+    if tracing.headers is not None:
+        try:
+            headers = parse_headers(resolve(tracing.headers, environ, item="tracing.headers"))
+        except ValueError:
+            mistake = (
+                "tracing.headers: must be name=value,name=value with values percent-encoded; write for "
+                "example authorization=Bearer%20TOKEN into the place that it names"
+            )
+            raise ConfigurationError("tracing", [mistake]) from None
+    canary.watch("tracing.headers, each", *headers.values())
+    return Exporter(Collector(tracing.endpoint, headers, tracing.timeout_s), clock, canary.finds)
+
+
+def spans(settings: Settings, environ: Mapping[str, str], instance: str) -> Spans:
+    """What makes spans of facts; only where there is an :func:`exporter`."""
+    from proxy.tracing.spans import Spans  # noqa: PLC0415 - needs an extra
+
+    return Spans(
+        settings.tracing.service_name or environ.get("OTEL_SERVICE_NAME") or "pleo-proxy",
+        instance,
+        api=settings.api_origin,
+        provider=origin_of(settings.token_endpoint),
+        bits=random.getrandbits,
     )
 
 

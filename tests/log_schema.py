@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -66,6 +66,15 @@ def _type(hint: Any) -> dict[str, Any]:
         return {"type": "array", "items": _type(inner[0])}
     if isinstance(hint, type) and issubclass(hint, Enum):
         return {"enum": [member.value for member in hint]}
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        inner_types = {field.name: _type(hints[field.name]) for field in fields(hint)}
+        return {
+            "type": "object",
+            "properties": inner_types,
+            "required": list(inner_types),
+            "additionalProperties": False,
+        }
     return {"type": _SCALARS[hint]}
 
 

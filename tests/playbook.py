@@ -274,6 +274,7 @@ async def stage(
     limits: Mapping[str, float] | None = None,
     pleo: Mapping[str, str] | None = None,
     listen: Mapping[str, object] | None = None,
+    tracing: Mapping[str, object] | None = None,
     **refresh: float,
 ) -> AsyncIterator[Stage]:
     """A stage whose proxy takes ``[refresh]`` settings from the keywords."""
@@ -295,6 +296,7 @@ async def stage(
             "admin": {"token": "admin"},
             "refresh": {"advisory_jitter": 0, **refresh},
             "limits": limits or {},
+            "tracing": tracing or {},
         }
     )
     clock, facts = Clock(), []  # type: tuple[Clock, list[Fact]]

@@ -585,6 +585,26 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
                 ("repeat", "repeat_s = 59", "notify.repeat_s = 59"),
             )
         ),
+        *(
+            pytest.param(f"{IDENTITY}[tracing]\n{text}", rule, id=f"tracing-{case}")
+            for case, text, rule in (
+                ("scheme", 'endpoint = "grpc://c.test:4317/x"', "must be an http or https URL"),
+                ("no-path", 'endpoint = "http://c.test:4318"', "write https://HOST:4318/v1/traces"),
+                ("root", 'endpoint = "http://c.test:4318/"', "must have the path too"),
+                ("user", 'endpoint = "http://u:p@c.test/x"', "must hold no user name or password"),
+                ("headers-alone", 'headers = "a=b"', "has no effect without tracing.endpoint"),
+                (
+                    "headers-in-clear",
+                    'endpoint = "http://c.test/x"\nheaders = "a=b"',
+                    "would go in clear, since tracing.endpoint is http; use https there",
+                ),
+                ("ratio", "sample_ratio = 1.1", "tracing.sample_ratio = 1.1"),
+                ("ratio-negative", "sample_ratio = -0.1", "tracing.sample_ratio = -0.1"),
+                ("ratio-bool", "sample_ratio = true", "must be a number"),
+                ("service", 'service_name = ""', "must be text on one line"),
+                ("timeout", "timeout_s = 0", "tracing.timeout_s = 0"),
+            )
+        ),
         pytest.param(
             IDENTITY + 'private_networks = ["10.0.0.0/8"]',
             'has no effect unless pleo.environment = "custom"',

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import random
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from proxy.facts import RequestFinished
+from proxy.facts import RequestFinished, RequestTraced
 from tests.playbook import (
     Stage,
     caller,
@@ -700,3 +701,26 @@ async def test_a_trace_that_is_none_goes_through_too_and_is_not_believed(theatre
         caller << answered(b"200 OK", b"[]"),
     )
     assert finished(theatre).trace_id is None
+
+
+async def test_where_traces_are_made_the_upstreams_parent_is_our_span(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's ``traceparent`` gives way to one that comes before the credential; all else is as ever."""
+    monkeypatch.setattr(random, "getrandbits", lambda length: 2**length - 1)
+    of_caller = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+    ours = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-%b-01\r\n" % (b"f" * 16)
+    kept = b"A: 1\r\nTracestate: a=1\r\n"
+    async with stage(tmp_path, tracing={"endpoint": "http://127.0.0.1:9/v1/traces"}) as theatre:
+        with_ours = sent(theatre, b"at-1", fields=kept).replace(b"Authorization:", ours + b"Authorization:")
+        await theatre.play(
+            caller >> asked(fields=of_caller + kept),
+            upstream << with_ours,
+            upstream >> http(b"200 OK", b"[]"),
+            caller << answered(b"200 OK", b"[]"),
+        )
+    (traced,) = [fact for fact in theatre.facts if isinstance(fact, RequestTraced)]
+    assert traced.request is finished(theatre)
+    assert traced.request.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert (traced.parent_id, traced.span_id) == ("00f067aa0ba902b7", "f" * 16)
+    assert [(send.path, send.status) for send in traced.sends] == [("/v2/employees", 200)]

@@ -95,7 +95,17 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "explain",
     ),
     ("exchange",),
-    ("caller_tls", "door", "unix_socket", "entrance", "listener", "telemetry", "notifications", "admin"),
+    (
+        "caller_tls",
+        "door",
+        "unix_socket",
+        "entrance",
+        "listener",
+        "telemetry",
+        "tracing",
+        "notifications",
+        "admin",
+    ),
     ("listening", "wiring", "readings", "groundwork", "watch", "app", "workers"),
     ("cli", "__main__"),
 )
@@ -264,8 +274,8 @@ def test_words_and_rules_do_no_io(unit: str) -> None:
 
 # --- what reaches outside, and what opens secrets
 
-OPENS_CONNECTIONS = {"upstream", "provider", "notifications"}
-WHERE_THE_OPERATOR_SAYS = {"notifications.webhook", "notifications.mail"}
+OPENS_CONNECTIONS = {"upstream", "provider", "notifications", "tracing"}
+WHERE_THE_OPERATOR_SAYS = {"notifications.webhook", "notifications.mail", "tracing.collector"}
 """These connect to the operator's own receivers, which may be private, and hold no token: no address of
 theirs is judged."""
 CONNECTING_NAMES = {
@@ -283,8 +293,12 @@ OPENS_BY_ITSELF = {
     "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 """Libraries that connect to wherever a name leads and follow where they are sent."""
-ANOTHER_SERVICE = {"boto3": "keyservice.aws_kms", "botocore": "keyservice.aws_kms"}
-"""Libraries that speak to a service which is not Pleo, gets no token, and is asked at a start only."""
+ANOTHER_SERVICE = {
+    "boto3": "keyservice.aws_kms",
+    "botocore": "keyservice.aws_kms",
+    "opentelemetry": "tracing.spans",
+}
+"""Libraries for a service which is not Pleo and gets no token; each is an extra, loaded when it is used."""
 LOADING_NAMES = {"__import__", "import_module", "eval", "exec"}
 """Ways around the rules of this file."""
 
@@ -297,6 +311,7 @@ MAY_REVEAL = {
     "audit": "makes the chain of its key",
     "notifications.webhook": "signs a notification",
     "notifications.mail": "logs in to the mail server",
+    "tracing.collector": "sends what the collector wants in header fields",
     "telemetry.canary": "hashes pieces of what no line may hold",
     "keyservice.aws_kms": "has a key wrapped",
     "envelope": "has the keys of the ring wrapped and unwrapped",
@@ -336,16 +351,16 @@ def users_of(names: set[str]) -> set[str]:
     }
 
 
-def test_only_three_modules_connect_to_the_outside() -> None:
-    """Nothing but ``upstream``, ``provider`` and ``notifications`` opens a connection."""
+def test_only_these_modules_connect_to_the_outside() -> None:
+    """Nothing but ``upstream``, ``provider``, ``notifications`` and ``tracing`` opens a connection."""
     assert {unit.split(".")[0] for unit in users_of(CONNECTING_NAMES)} == OPENS_CONNECTIONS
 
 
-def test_notifications_have_no_tokens_to_send() -> None:
+def test_notifications_and_traces_have_no_tokens_to_send() -> None:
     """What connects to the operator's own receivers imports nothing that has tokens of a tenant."""
     holders = {"vault", "store", "pairs", "held", "tokens", "refresher", "provider", "upstream", "headers"}
     for name, path in NAMES.items():
-        if unit_of(name) == "notifications":
+        if unit_of(name) in ("notifications", "tracing"):
             assert {unit_of(each) for each in imports(path.read_text(), name)} & holders == set(), name
 
 

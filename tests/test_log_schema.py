@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -29,14 +29,22 @@ def sample(hint: Any, *, full: bool) -> Any:
     if origin is Literal:
         return inner[-1 if full else 0]
     if origin is tuple:
-        return ("a", "b") if full else ()
+        return tuple(sample(inner[0], full=full) for _ in range(2)) if full else ()
     if inner:
         if not full and NoneType in inner:
             return None
         return sample(next(one for one in inner if one is not NoneType), full=full)
-    if issubclass(hint, Enum):
-        return list(hint)[-1 if full else 0]
-    return {str: "text", int: 7, float: 1.5, bool: full}[hint]
+    return sample_of(hint, full=full)
+
+
+def sample_of(kind: Any, *, full: bool) -> Any:
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        values = {field.name: sample(hints[field.name], full=full) for field in fields(kind)}
+        return kind(**values)  # type: ignore[operator] # it is a class
+    if issubclass(kind, Enum):
+        return list(kind)[-1 if full else 0]
+    return {str: "text", int: 7, float: 1.5, bool: full}[kind]
 
 
 def line_of(kind: type[Fact], *, full: bool, worker: int | None = None) -> dict[str, Any]:

@@ -778,7 +778,8 @@ async def test_two_workers_tell_once(pleo: Sandbox, tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
             await until(lambda: hook.got, 20)
             await until(lambda: served.process.lines("notify.sent"))
-            async with served.session.get(f"{served.admin_url}/metrics") as answer:
+            (admin,) = {line["admin"] for line in served.process.lines("proxy.started")} - {""}
+            async with served.session.get(f"http://{admin}/metrics") as answer:
                 counted = re.findall(
                     r"^pleo_proxy_notifications_total(.*) 1.0$", await answer.text(), re.MULTILINE
                 )

@@ -145,6 +145,7 @@ def test_each_reading_comes_from_its_part() -> None:
         SimpleNamespace(outstanding={1: None, 2: None}),
         SimpleNamespace(waiting=18, dropped=19),
         lambda: True,
+        SimpleNamespace(waiting=20, exported=21, dropped=22),
     ]
     readings = Readings(*parts)
     assert readings.gauges() == {
@@ -164,6 +165,7 @@ def test_each_reading_comes_from_its_part() -> None:
         (families.JOURNAL,): 2,
         (families.STORE_UP,): 1.0,
         (families.AUDIT_WAITING,): 18,
+        (families.TRACES_WAITING,): 20,
     }
     assert readings.totals() == {
         families.NOT_REPEATED: 15,
@@ -172,6 +174,8 @@ def test_each_reading_comes_from_its_part() -> None:
         families.CONNECTS: 8,
         families.STALE_RETRIES: 9,
         families.AUDIT_DROPPED: 19,
+        families.SPANS_EXPORTED: 21,
+        families.SPANS_DROPPED: 22,
     }
 
 

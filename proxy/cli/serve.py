@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from proxy import app, config, groundwork, hardening, listening, workers
+from proxy import app, config, groundwork, hardening, listening, wiring, workers
 from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.inputs import config_option, load_settings
@@ -46,6 +46,7 @@ def serve(config_path: Path | None) -> None:
     settings = load_settings(config_path, check_references=True)
     for folder in _state_folders(settings):
         hardening.check_folder(folder)
+    wiring.exporter(settings, os.environ, time.time, Canary())  # before workers would each find it wanting
     if settings.listen.workers == 1:
         keep_large_blocks()
         uvloop.run(_serve(settings))
@@ -200,6 +201,7 @@ def check(config_path: Path | None) -> None:
     for listener in settings.listen.proxy:
         listening.caller_tls(listener, lambda _fact: None)
     channels_of(settings, os.environ, time.time)
+    wiring.exporter(settings, os.environ, time.time, Canary())
     for warning in [*config.warnings(settings), *listed]:
         click.echo(f"Warning: {warning}", err=True)
     sheet = config.registration_sheet(settings)

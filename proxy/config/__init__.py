@@ -3,9 +3,9 @@
 :func:`find` and :func:`load` give :class:`Settings`, or every mistake at once; :func:`resolve` opens a secret
 that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only and never shown; the only
 environment read is the one handed in. The parts, each importing only those before it: ``values``,
-``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``notify``, ``operators``,
-``tuning`` and ``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables), ``loading``,
-``tenants_file``, ``advice``, ``reference`` and ``in_force``.
+``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``notify``, ``tracing``,
+``operators``, ``tuning`` and ``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables),
+``loading``, ``tenants_file``, ``advice``, ``reference`` and ``in_force``.
 """
 
 from __future__ import annotations

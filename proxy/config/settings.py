@@ -9,6 +9,7 @@ from proxy.config.notify import Notify
 from proxy.config.operators import Admin
 from proxy.config.secret_refs import FileRef
 from proxy.config.sections import ENDPOINTS, Audit, Endpoints, Listen, Log, Pleo, Section, Store, Vault
+from proxy.config.tracing import Tracing
 from proxy.config.tuning import Limits, Refresh
 from proxy.config.values import Rule, origin_of
 from proxy.model import Origin
@@ -31,6 +32,7 @@ class Settings(Section):
     audit: Audit = Audit()
     log: Log = Log()
     notify: Notify = Notify()
+    tracing: Tracing = Tracing()
     refresh: Refresh = Refresh()
     limits: Limits = Limits()
 

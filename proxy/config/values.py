@@ -235,7 +235,8 @@ def parse_path(value: object) -> Path:
     return Path(value)
 
 
-def _refuse_bool(value: object) -> object:
+def refuse_bool(value: object) -> object:
+    """Any value but ``true`` and ``false``, which Python takes for numbers; else raises :class:`Rule`."""
     if isinstance(value, bool):
         raise Rule("must be a number; replace true or false with one")
     return value
@@ -305,7 +306,7 @@ Networks = Annotated[
     Kind("list of networks", many=True),
 ]
 Size = Annotated[int, BeforeValidator(parse_size), Kind('bytes, or text such as "64 MiB"', size=True)]
-Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1), Kind("whole number")]
-Seconds = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0, le=86400), Kind("seconds")]
-Days = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0, le=3650), Kind("days")]
-Fraction = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0, lt=1), Kind("fraction")]
+Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1), Kind("whole number")]
+Seconds = Annotated[float, BeforeValidator(refuse_bool), Field(gt=0, le=86400), Kind("seconds")]
+Days = Annotated[float, BeforeValidator(refuse_bool), Field(gt=0, le=3650), Kind("days")]
+Fraction = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, lt=1), Kind("fraction")]

@@ -1,8 +1,8 @@
 """What happened, as values: the layers below report facts, :mod:`proxy.telemetry` shows and counts them.
 
 Imports no more than the nouns, does no I/O, reads no clock. Instants are seconds since the epoch (UTC); spans
-of time end in ``_s`` or ``_ms``, sizes are bytes. Facts of operators and of whole processes have modules of
-their own, and are had from the package as all others.
+of time end in ``_s`` or ``_ms``, sizes are bytes. Some have modules of their
+own, and are had from the package as all others.
 """
 
 from __future__ import annotations
@@ -25,38 +25,12 @@ from proxy.facts.process import ProxyStarted as ProxyStarted
 from proxy.facts.process import ProxyStopped as ProxyStopped
 from proxy.facts.process import WorkerDied as WorkerDied
 from proxy.facts.process import WorkerStarted as WorkerStarted
+from proxy.facts.requests import RequestFinished as RequestFinished
+from proxy.facts.requests import RequestTraced as RequestTraced
+from proxy.facts.requests import Send as Send
+from proxy.facts.requests import TracesLost as TracesLost
+from proxy.facts.requests import TracesTaken as TracesTaken
 from proxy.model import Outcome
-
-
-@dataclass(slots=True)
-class RequestFinished(Fact):
-    """A caller's request ended, however it ended. ``path`` is without the query, which may be private.
-
-    Made when the request begins and filled as it goes on, so that each request makes one object of it.
-    """
-
-    event: ClassVar[str] = "request.finished"
-    request_id: str
-    tenant: str | None = None
-    method: str = ""
-    path: str = ""
-    status: int = 499
-    """The status sent to the caller; 499 where the caller left before one was sent (nginx's convention)."""
-    outcome: str = "caller_left"
-    """``answered``, ``caller_left``, ``upstream_broke_off``, ``cut_by_stop``, or the name of the refusal."""
-    upstream_status: int | None = None
-    duration_ms: float = 0.0
-    upstream_ms: float | None = None
-    """From handing the first byte to the upstream to the head of the answer that was passed on."""
-    retried: bool = False
-    """The request was sent a second time after a 401."""
-    generation: int | None = None
-    """Generation of the token that the passed-on answer belongs to."""
-    bytes_in: int = 0
-    bytes_out: int = 0
-    caller: str = ""
-    trace_id: str | None = None
-    """Of the trace that the caller said the request is a part of (W3C Trace Context)."""
 
 
 @dataclass(slots=True)

@@ -83,7 +83,10 @@ AUDITED: Mapping[type[Fact], Rule] = {
 NOT_AUDITED: Mapping[type[Fact], str] = {
     facts.CircuitOpened: "an outage",
     facts.CircuitClosed: "an outage",
+    facts.RequestTraced: "its request.finished is what counts",
     facts.RequestCrashed: "a defect",
+    facts.TracesLost: "an outage",
+    facts.TracesTaken: "an outage",
     facts.TaskCrashed: "a defect",
     facts.RefreshStarted: "its end is recorded",
     facts.GrantEndsSoon: "a warning",

@@ -39,6 +39,8 @@ TRIALS = "pleo_proxy_policy_would_refuse"
 REPLAY_LOST = "pleo_proxy_replay_given_up"
 AUDIT_DROPPED = "pleo_proxy_audit_records_dropped"
 WITHHELD = "pleo_proxy_log_lines_withheld"
+SPANS_EXPORTED = "pleo_proxy_trace_spans_exported"
+SPANS_DROPPED = "pleo_proxy_trace_spans_dropped"
 NOTIFICATIONS = "pleo_proxy_notifications"
 NOTIFY_FAILED_TRIES = "pleo_proxy_notification_failed_tries"
 NOTIFY_HELD_BACK = "pleo_proxy_notifications_held_back"
@@ -59,6 +61,8 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     CONNECTS: ("Connections to Pleo's API that were opened.", ()),
     STALE_RETRIES: ("Requests sent again because Pleo had closed the idle connection.", ()),
     REPLAY_LOST: ("Bodies too large to be kept for a second sending, or whose disk failed.", ()),
+    SPANS_EXPORTED: ("Spans that the collector took.", ()),
+    SPANS_DROPPED: ("Spans that the collector did not get.", ()),
     NOTIFICATIONS: ("Notifications that ended, by channel and outcome.", ("channel", "outcome")),
     NOTIFY_FAILED_TRIES: ("Tries to deliver a notification that did not work.", ("channel",)),
     NOTIFY_HELD_BACK: ("Troubles that came back too soon to be told again.", ()),
@@ -95,6 +99,7 @@ REPLAY = "pleo_proxy_replay_bytes"
 JOURNAL = "pleo_proxy_journal_records"
 STORE_UP = "pleo_proxy_store_up"
 AUDIT_WAITING = "pleo_proxy_audit_records_waiting"
+TRACES_WAITING = "pleo_proxy_traces_waiting"
 _BUILD = "pleo_proxy_build_info"
 
 
@@ -120,6 +125,7 @@ GAUGES: Mapping[str, Gauge] = {
     JOURNAL: Gauge("Token pairs in the journal that the store does not have yet."),
     STORE_UP: Gauge("1 while the store works for every process, else 0.", (), "least"),
     AUDIT_WAITING: Gauge("Audit records in memory that the store does not have yet."),
+    TRACES_WAITING: Gauge("Requests and refreshes whose spans are to be sent to the collector."),
 }
 
 
