@@ -46,6 +46,7 @@ from proxy.telemetry.crashes import crash_reporter
 from proxy.telemetry.live import Live
 from proxy.telemetry.logs import LogSink
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.trend import Trend
 from proxy.tenants import Directory
 from proxy.tokens import Tokens
 from proxy.tracing import Exporter
@@ -87,6 +88,7 @@ class App:
         self.proxy_addresses: tuple[str, ...] = ()
         self.admin_address = ""
         self.admin: web.Application
+        self.trend: Trend
         self.store: Store
         self.tokens: Tokens
         self._in_force: list[InForce]
@@ -238,6 +240,7 @@ class App:
             sso=wiring.single_sign_on(self._settings),
             render_metrics=metrics.render,
             traffic=metrics.traffic,
+            trend=self._follow_trend(metrics),
             live=self._live,
             doors=lambda: self._doors.shown,
             settings=self._in_force,
@@ -259,6 +262,17 @@ class App:
             raise listening.cannot_listen("listen.admin", address, error) from None
         self._stack.push_async_callback(listener.close)
         self.admin_address = listening.shown(listener.name)
+
+    def _follow_trend(self, metrics: Metrics) -> Trend:
+        self.trend = Trend(metrics.sources(), self._clock)
+        following = asyncio.create_task(self.trend.run(), name="trend")
+
+        async def stop() -> None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+        self._stack.push_async_callback(stop)
+        return self.trend
 
     def _listen_to_callers(self, sockets: Mapping[Path, socket.socket] | None) -> None:
         settings = self._settings

@@ -199,6 +199,7 @@ async def test_many_mistakes_make_a_short_answer(proxy: Proxy) -> None:
 
 EVERYWHERE: dict[str, tuple[set[str], set[str], set[str]]] = {
     "see all tenants": ({"GET /"}, {"listTenants", "listGrants"}, {"tenants list", "grants list"}),
+    "see the traffic": ({"GET /"}, {"showTraffic"}, {"tail"}),
     "see a tenant": (
         {"GET /tenants/{tenant}"},
         {"showTenant", "showGrant", "showPolicy"},

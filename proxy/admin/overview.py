@@ -10,13 +10,15 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from proxy import listing
-from proxy.admin import words
+from proxy.admin import charts, words
 from proxy.admin.access import actor_of, require
 from proxy.admin.answers import page
+from proxy.admin.charts import Chart
 from proxy.admin.services import SERVICES
 from proxy.admin.words import Health, Tone
 from proxy.model import Grant, Role, Tenant
 from proxy.telemetry.metrics import NO_TRAFFIC, TrafficSince
+from proxy.telemetry.trend import Recent
 
 PAGE_ROWS = 100
 _ATTENTION = "attention"
@@ -42,6 +44,9 @@ class Row:
     requests: int
     per_minute: str
     failed: str
+    took: str
+    """Half of the requests, and 99 of a hundred."""
+    chart: Chart | None
 
 
 async def _overview(request: web.Request) -> web.Response:
@@ -59,10 +64,15 @@ async def _overview(request: web.Request) -> web.Response:
     number = _page_number(request.query.get("page", ""), pages)
     traffic = services.traffic()
     shown = found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]
+    recent = services.trend.of(tenant.name for tenant in shown)
     return page(
         "overview.html",
         actor=actor_of(request),
-        rows=[_row(tenant, grants.get(tenant.name), healths[tenant.name], traffic, now) for tenant in shown],
+        rows=[
+            _row(tenant, grants.get(tenant.name), healths[tenant.name], traffic, recent.get(tenant.name), now)
+            for tenant in shown
+        ],
+        chart=charts.of_minutes(services.trend.minutes()) if services.trend.minutes() else None,
         counted=_counted(healths),
         total=len(tenants),
         found=len(found),
@@ -100,7 +110,14 @@ def _counted(healths: Mapping[str, Health]) -> list[tuple[str, Tone, int, str]]:
     return [(word, tone, count, "/?" + urlencode({"state": word})) for (word, tone), count in ordered]
 
 
-def _row(tenant: Tenant, grant: Grant | None, health: Health, counted: TrafficSince, now: float) -> Row:
+def _row(  # noqa: PLR0917 - all that a row shows
+    tenant: Tenant,
+    grant: Grant | None,
+    health: Health,
+    counted: TrafficSince,
+    recent: Recent | None,
+    now: float,
+) -> Row:
     traffic = counted.by_tenant.get(tenant.name, NO_TRAFFIC)
     refreshed_at = None if grant is None else grant.last_refreshed_at
     return Row(
@@ -114,4 +131,6 @@ def _row(tenant: Tenant, grant: Grant | None, health: Health, counted: TrafficSi
         traffic.requests,
         words.per_minute(traffic.requests, now - counted.since),
         words.share(traffic.failed, traffic.requests),
+        "—" if recent is None else f"{words.took(recent.p50_s)} / {words.took(recent.p99_s)}",
+        None if recent is None else charts.of_steps(recent.steps),
     )

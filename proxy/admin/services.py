@@ -22,6 +22,7 @@ from proxy.model import Clock, Grant, Secret
 from proxy.store import Store
 from proxy.telemetry.live import Live
 from proxy.telemetry.metrics import TrafficSince
+from proxy.telemetry.trend import Trend
 from proxy.vault import Vault
 
 
@@ -39,6 +40,7 @@ class Services:
     sso: SingleSignOn | None
     render_metrics: Callable[[], bytes]
     traffic: Callable[[], TrafficSince]
+    trend: Trend
     live: Live
     doors: Callable[[], Sequence[CallersDoor]]
     """Where callers connect; none before the proxy has begun to listen there."""

@@ -98,6 +98,37 @@ class TenantsPolicy(PolicyRow):
     trial: PolicyRow | None = Field(description="A policy that is only tried; null if there is none.")
 
 
+# --- traffic
+
+
+class Counted(Shape):
+    """Requests in a span of time."""
+
+    requests: int
+    failed: int = Field(description="Refused by the proxy, or without a whole answer.")
+
+
+class TenantsTraffic(Counted):
+    """Requests of a tenant since the start, and of late."""
+
+    tenant: TenantName
+    last_hour: list[Counted] = Field(description="In spans of five minutes, the oldest first.")
+    p50_ms: float | None = Field(
+        description="Half of its requests of the last half hour to hour took up to this, as estimated from "
+        "the metrics' buckets; null where there was none, or where it is over a minute."
+    )
+    p99_ms: float | None = Field(description="The same of 99 in a hundred.")
+
+
+class Traffic(Shape):
+    """What callers have sent, over all workers."""
+
+    since: Instant = Field(description="When counting began.")
+    last_hour: list[Counted] = Field(description="Of all callers by the minute, the oldest first.")
+    last_minute_ended_at: Instant
+    tenants: list[TenantsTraffic] = Field(description="Those that were called.")
+
+
 # --- what is looked up
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy import listing
-from proxy.admin import words
+from proxy.admin import charts, words
 from proxy.admin.access import actor_of, require
 from proxy.admin.answers import page
 from proxy.admin.history import AUTHORISATIONS, REFRESHES, told
@@ -123,6 +123,7 @@ async def _show(request: web.Request, *, status: int = 200, fault: str | None = 
     authorisations = await trail.newest(_HISTORY, name, AUTHORISATIONS)
     traffic = services.traffic()
     own = traffic.by_tenant.get(name, NO_TRAFFIC)
+    recent = services.trend.of([name]).get(name)
     return page(
         "tenant.html",
         status=status,
@@ -140,6 +141,9 @@ async def _show(request: web.Request, *, status: int = 200, fault: str | None = 
         failed=own.failed,
         share=words.share(own.failed, own.requests),
         since=listing.instant(traffic.since),
+        chart=None if recent is None else charts.of_steps(recent.steps),
+        p50="" if recent is None else words.took(recent.p50_s),
+        p99="" if recent is None else words.took(recent.p99_s),
         refused=[_refused(record) for record in reversed(refused)],
         links=[link_row(link, now) for link in await services.store.links(name)],
         refreshes=list(map(told, reversed(refreshes))),

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from proxy import listing
 from proxy.listing import span
 from proxy.model import Grant, GrantState, Outcome, Tenant
+from proxy.telemetry.families import BUCKETS_S
 
 _MINUTE_S = 60.0
 
@@ -109,3 +111,14 @@ def per_minute(count: float, span_s: float) -> str:
     """A mean rate; of less than a minute it is none."""
     rate = count / max(span_s / _MINUTE_S, 1.0)
     return f"{rate:.0f}" if rate >= 10 or not rate else f"{rate:.1f}" if rate >= 0.1 else "under 0.1"
+
+
+def took(seconds: float | None) -> str:
+    """How long something takes, to two figures or so; ``inf`` is beyond what is told apart."""
+    if seconds is None:
+        return "—"
+    if seconds == inf:
+        return f"over {BUCKETS_S[-1]:.0f} s"
+    if seconds < 0.001:
+        return "under 1 ms"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"

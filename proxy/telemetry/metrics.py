@@ -33,7 +33,7 @@ from proxy.facts import (
 from proxy.model import Outcome
 from proxy.telemetry import families, tally
 from proxy.telemetry.families import Numbers
-from proxy.telemetry.tally import Key, Tally
+from proxy.telemetry.tally import Follower, Key, Tally
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 THROTTLING = (429, 503)
@@ -200,6 +200,10 @@ class Metrics:
         return TrafficSince(
             since, {name: Traffic(int(all_), int(failed)) for name, (all_, failed) in counted.items()}
         )
+
+    def sources(self) -> list[Tally | Follower]:
+        """The numbers of this process and of all others, for who reads them again and again."""
+        return [self._tally, *(Follower(path) for path in self._others() if path != self._path)]
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import mmap
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,14 @@ class Tally:
         rows = ((width, key) for key, (_, width) in self._rows.items())
         return list(zip(_keys_of(rows), self._values, strict=False))
 
+    def rows_after(self, count: int) -> list[tuple[Key, int]]:
+        """Keys and where their first number is, of all rows but the first ``count``, in their order."""
+        return [(key, first) for key, (first, _) in islice(self._rows.items(), count, None)]
+
+    def numbers(self) -> Sequence[float]:
+        """All numbers as they are now; to be used at once, since rows that come may move them."""
+        return self._values  # type: ignore[no-any-return]  # an array or a view, which both are one
+
     def close(self) -> None:
         """Let go of the file; the numbers stay in it."""
         if self._map is not None:
@@ -115,6 +125,35 @@ class Tally:
         self._values.release()
         self._map.close()
         self._map_file(capacity)
+
+
+class Follower:
+    """The rows and numbers of another process's tally; what was read of its keys is not read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+        self._used = 0
+        self._rows: list[tuple[Key, int]] = []
+        self._numbers = array("d")
+
+    def rows_after(self, count: int) -> list[tuple[Key, int]]:
+        """As :meth:`Tally.rows_after`, with all that has come since the last time; reads the files."""
+        with suppress(FileNotFoundError), _keys_path(self._path).open("rb") as file:
+            file.seek(self._read_bytes)
+            whole, end, _ = file.read().rpartition(b"\n")
+            self._read_bytes += len(whole) + len(end)
+            for line in whole.split(b"\n") if end else []:
+                width, *key = orjson.loads(line)
+                self._rows.append((tuple(key), self._used))
+                self._used += width
+            self._numbers = array("d")
+            self._numbers.frombytes(self._path.read_bytes()[: self._used * _FLOAT_BYTES])
+        return self._rows[count:]
+
+    def numbers(self) -> Sequence[float]:
+        """The numbers of all rows, as they were when rows were asked for last."""
+        return self._numbers
 
 
 def read(path: Path) -> list[tuple[Key, float]]:
