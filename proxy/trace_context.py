@@ -24,8 +24,7 @@ _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2}
 _NO_VERSION = b"ff"
 _FIRST_VERSION = b"00"
 _SAMPLED = 1
-_SPAN_BITS = 64
-_TRACE_BITS = 128
+_SPAN_MASK = 2**64 - 1
 
 
 class Parent(NamedTuple):
@@ -59,7 +58,7 @@ class Trace:
     :param bits: random bits, so many as are asked for, as a number.
     """
 
-    __slots__ = ("_at", "_bits", "_scheme", "_sends", "parent_id", "sampled", "span_id", "trace_id")
+    __slots__ = ("_at", "_bits", "_scheme", "_sends", "parent_id", "sampled", "trace_id")
 
     def __init__(
         self,
@@ -78,7 +77,6 @@ class Trace:
         self._scheme = scheme
         self._at = at
         self._bits = bits
-        self.span_id = _id(bits, _SPAN_BITS)
         self._sends: list[Send] = []
 
     def without_theirs(self, fields: Fields) -> Fields:
@@ -87,9 +85,9 @@ class Trace:
         ``tracestate`` is kept as it came, as others' entries must be (section 3.5); but it goes with a
         ``traceparent`` that is not valid, since nobody knows of which trace it is (section 4).
         """
-        dropped = (PARENT,) if self.parent_id is not None else (PARENT, STATE)
-        if not any(map(fields.values, dropped)):
+        if not (fields.values(PARENT) or fields.values(STATE)):
             return fields
+        dropped = (PARENT,) if self.parent_id is not None else (PARENT, STATE)
         return Fields(field for field in fields if field[0].lower() not in dropped)
 
     def send(self, path: str, after_ms: float) -> bytes:
@@ -98,31 +96,32 @@ class Trace:
         :param path: without the query.
         :param after_ms: since the request began.
         """
-        send = Send(_id(self._bits, _SPAN_BITS), path, after_ms)
-        self._sends.append(send)
-        return b"traceparent: 00-%b-%b-%b\r\n" % (
-            self.trace_id.encode(),
-            send.span_id.encode(),
-            b"01" if self.sampled else b"00",
-        )
+        span_id = _span_id(self._bits)
+        if not self.sampled:
+            return f"traceparent: 00-{self.trace_id}-{span_id}-00\r\n".encode()
+        self._sends.append(Send(span_id, path, after_ms))
+        return f"traceparent: 00-{self.trace_id}-{span_id}-01\r\n".encode()
 
     def answered(self, after_ms: float, status: int) -> None:
         """The head of the answer to the last send has come."""
-        send = self._sends[-1]
-        send.duration_ms, send.status = after_ms - send.after_ms, status
+        if self.sampled:
+            send = self._sends[-1]
+            send.duration_ms, send.status = after_ms - send.after_ms, status
 
     def told(self, request: RequestFinished) -> RequestTraced:
-        """All of it, when the request has ended."""
+        """All of it, when the request has ended; only where it is recorded."""
         for send in self._sends:
             if send.status is None:
                 send.duration_ms = request.duration_ms - send.after_ms
         return RequestTraced(
-            request, self.span_id, self.parent_id, self._at, self._scheme, tuple(self._sends)
+            request, _span_id(self._bits), self.parent_id, self._at, self._scheme, tuple(self._sends)
         )
 
 
 class Tracer:
     """Begins traces, and says which of them are recorded: as the caller's is, else by chance.
+
+    What is minted here is on the way of each request, so it is as little as can be.
 
     :param ratio: of the traces that begin here and are recorded, from 0 to 1.
     :param bits: random bits, so many as are asked for, as a number. An id is no secret.
@@ -130,7 +129,7 @@ class Tracer:
 
     def __init__(self, ratio: float, clock: Clock, bits: Callable[[int], int]) -> None:
         # By the trace's id, as OpenTelemetry's TraceIdRatioBased does, so that all who do so agree.
-        self._bound = round(ratio * 2**_SPAN_BITS)
+        self._bound = round(ratio * (_SPAN_MASK + 1))
         self._clock = clock
         self._bits = bits
 
@@ -140,14 +139,13 @@ class Tracer:
         :param scheme: by which the caller came.
         """
         if parent is None:
-            trace_id = _id(self._bits, _TRACE_BITS)
-            sampled = int(trace_id[16:], 16) < self._bound
-            return Trace(trace_id, None, scheme, self._clock(), self._bits, sampled=sampled)
+            number = self._bits(128) or 1
+            sampled = number & _SPAN_MASK < self._bound
+            return Trace(f"{number:032x}", None, scheme, self._clock(), self._bits, sampled=sampled)
         if not parent.sampled:
             return None
         return Trace(parent.trace_id, parent.span_id, scheme, self._clock(), self._bits, sampled=True)
 
 
-def _id(bits: Callable[[int], int], length: int) -> str:
-    # All zeros are no id; by chance they come once in the life of many suns.
-    return f"{bits(length) or 1:0{length // 4}x}"
+def _span_id(bits: Callable[[int], int]) -> str:
+    return f"{bits(64) or 1:016x}"  # all zeros are no id, however seldom they come
