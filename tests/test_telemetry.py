@@ -21,7 +21,9 @@ from proxy.facts import (
     NotifySent,
     Refreshed,
     RefreshFailed,
+    RequestCrashed,
     RequestFinished,
+    TaskCrashed,
 )
 from proxy.model import Outcome
 from proxy.telemetry import families, fan_out
@@ -143,6 +145,19 @@ def test_notifications_are_counted_by_channel_and_by_what_became_of_them() -> No
         "notifications_held_back_total{}": 1,
     }
     assert before["pleo_proxy_notifications_total{channel=command,outcome=delivered}"] == 0
+
+
+def test_the_first_defect_is_an_increase() -> None:
+    """Defects count from 0 on, met by requests and by tasks, so that an alert sees the first."""
+    metrics = Metrics()
+    before = samples(metrics)
+    metrics(RequestCrashed("r-1", "RuntimeError", "proxy/x.py:1"))
+    metrics(TaskCrashed("watch", "RuntimeError", "proxy/x.py:1"))
+    metrics(TaskCrashed("watch", "RuntimeError", "proxy/x.py:1"))
+    after = samples(metrics)
+    for met_by, count in (("request", 1), ("task", 2)):
+        name = f"pleo_proxy_defects_total{{met_by={met_by}}}"
+        assert (before[name], after[name]) == (0, count)
 
 
 def test_answers_of_pleo_are_counted_by_class_and_throttling_by_status() -> None:

@@ -39,6 +39,7 @@ TRIALS = "pleo_proxy_policy_would_refuse"
 REPLAY_LOST = "pleo_proxy_replay_given_up"
 AUDIT_DROPPED = "pleo_proxy_audit_records_dropped"
 WITHHELD = "pleo_proxy_log_lines_withheld"
+DEFECTS = "pleo_proxy_defects"
 SPANS_EXPORTED = "pleo_proxy_trace_spans_exported"
 SPANS_DROPPED = "pleo_proxy_trace_spans_dropped"
 NOTIFICATIONS = "pleo_proxy_notifications"
@@ -61,6 +62,7 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     CONNECTS: ("Connections to Pleo's API that were opened.", ()),
     STALE_RETRIES: ("Requests sent again because Pleo had closed the idle connection.", ()),
     REPLAY_LOST: ("Bodies too large to be kept for a second sending, or whose disk failed.", ()),
+    DEFECTS: ("Defects of the proxy met by requests, and by its own tasks.", ("met_by",)),
     SPANS_EXPORTED: ("Spans that the collector took.", ()),
     SPANS_DROPPED: ("Spans that the collector did not get.", ()),
     NOTIFICATIONS: ("Notifications that ended, by channel and outcome.", ("channel", "outcome")),

@@ -28,7 +28,9 @@ from proxy.facts import (
     PolicyWouldRefuse,
     Refreshed,
     RefreshFailed,
+    RequestCrashed,
     RequestFinished,
+    TaskCrashed,
 )
 from proxy.model import Outcome
 from proxy.telemetry import families, tally
@@ -80,6 +82,8 @@ _COUNTED: Mapping[type[Fact], Callable[[Any], Key]] = {
     AdminLockedOut: lambda _fact: (families.LOGINS, "locked_out"),
     PolicyWouldRefuse: lambda fact: (families.TRIALS, fact.tenant, fact.rule),
     LineWithheld: lambda _fact: (families.WITHHELD,),
+    RequestCrashed: lambda _fact: (families.DEFECTS, "request"),
+    TaskCrashed: lambda _fact: (families.DEFECTS, "task"),
     NotifySent: lambda fact: (families.NOTIFICATIONS, fact.channel, "delivered"),
     NotifyHeldBack: lambda _fact: (families.NOTIFY_HELD_BACK,),
 }
@@ -140,6 +144,8 @@ class Metrics:
                 self._tally.index(families.REFRESHES, outcome.value, reason)
         for login in ("granted", "refused", "locked_out"):
             self._tally.index(families.LOGINS, login)
+        for met_by in ("request", "task"):
+            self._tally.index(families.DEFECTS, met_by)
         for channel in CHANNELS:
             self._tally.index(families.NOTIFY_FAILED_TRIES, channel)
             for end in ("delivered", "given_up", "dropped"):
