@@ -338,7 +338,7 @@ async def test_a_connect_link_is_made_for_a_tenant(proxy: Proxy) -> None:
     assert made["tenant"] == "acme"
     lifetime = datetime.fromisoformat(made["expires_at"]).timestamp() - proxy.pleo.now()
     assert LINK_LIFETIME_S - 60 < lifetime <= LINK_LIFETIME_S
-    assert (await get(proxy, URL(made["url"]).path)).status == 303
+    assert (await get(proxy, URL(made["url"]).path)).status == 200
     assert [line["tenant"] for line in proxy.lines("connect.link_created")] == ["acme"]
     assert made["url"].rpartition("/")[2] not in proxy.log.getvalue().decode()
 
@@ -414,7 +414,7 @@ async def test_an_operator_makes_a_link_that_works(proxy: Proxy) -> None:
     url = link["href"]
     assert url is not None
     assert unescape(answer.body.decode()).count(url) == 2
-    assert (await get(proxy, URL(url).path)).status == 303
+    assert (await get(proxy, URL(url).path)).status == 200
     [line] = proxy.lines("connect.link_created")
     assert (line["tenant"], line["user"]) == ("acme", "operator")
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from proxy import texts
 from proxy.admin.answers import page
 from proxy.admin.services import Services
+from proxy.admin.words import Tone
 from proxy.authorize import FLOW_LIFETIME_S
 from proxy.config.values import origin_of
 from proxy.consents import Ending, Invitation
@@ -25,6 +26,14 @@ from proxy.errors import ConsentFault
 
 _MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=_-]{1,64}@[A-Za-z0-9.-]{1,253}")
 _MINUTES = int(FLOW_LIFETIME_S // 60)
+_MAY_BE_WELL = {
+    ConsentFault.LINK_USED,
+    ConsentFault.PAGE_SKIPPED,
+    ConsentFault.STATE_UNKNOWN,
+    ConsentFault.DENIED,
+    ConsentFault.CANCELLED,
+}
+"""What is no failure of anybody's, or was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,7 @@ def ending_page(services: Services, ending: Ending) -> web.Response:
         "not_connected.html",
         ending.reference,
         status=ending.fault.status,
+        tone=Tone.WARN if ending.fault in _MAY_BE_WELL else Tone.BAD,
         title=voice.say(f"{fault}.title"),
         text=voice.say(f"{fault}.text", **values),
         todo=voice.say(f"{fault}.todo", **values),
