@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,14 +13,16 @@ from string import Formatter
 import pytest
 from markupsafe import Markup
 
-from proxy import consents, texts
+from proxy import consents, oauth, texts
 from proxy.admin.results import as_cookie
 from proxy.admin.services import SERVICES
 from proxy.authorize import LINK_LIFETIME_S, proof_of
+from proxy.config.advice import SCOPES
 from proxy.consents import Ending
 from proxy.errors import ConsentFault
 from proxy.facts import ConsentFailed, Fact, LinkOpened, LinkRefused
-from proxy.model import Secret
+from proxy.model import Outcome, Secret
+from proxy.oauth import TokenFailure
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, ApiFault, Sandbox
 from proxy.texts import Catalogue, catalogue
 from tests.harness import Answer, Proxy, running_proxy
@@ -28,11 +31,7 @@ from tests.operator_browser import logged_in, shown_text
 from tests.test_consent import REFERENCE, Browser, is_connected_page, is_page_of, reference_on, set_cookies
 
 LANGUAGES = [pytest.param(catalogue(language), id=language) for language in texts.LANGUAGES]
-DOCUMENTED_SCOPES = {
-    *("accounts:read", "accounts:write", "companies:read", "export-items:read", "export-jobs:read"),
-    *("export-jobs:write", "tag-group:read", "tag-group:write", "tag-groups:read", "tag-groups:write"),
-    *("tax-codes:read", "tax-codes:write", "test:test", "users:read", "vendors:read", "vendors:write"),
-}
+DOCUMENTED_SCOPES = frozenset[str]().union(*SCOPES.values())
 """That Pleo's documentation names, in production and in staging."""
 EXPERTS_WORDS = r"\b(tokens?|grants?|oauth|scopes?|callback|state|redirect|http|api|tenants?|server)\b"
 
@@ -289,6 +288,16 @@ async def test_without_a_name_the_company_is_told_by_its_id(proxy: Proxy, fault:
         assert proxy.pleo.counters.api_requests == asked + 1, "a name was asked for that is not ours to know"
 
 
+async def test_nobody_waits_long_for_a_name(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that takes its time is done without."""
+    await proxy.add_tenant("initech")
+    monkeypatch.setattr("proxy.provider._NAME_S", 0.3)
+    proxy.pleo.api_faults.append(ApiFault("delay", "/v1/companies/", seconds=20))
+    async with asyncio.timeout(10):
+        text = shown_text(await Browser(proxy).connect(await proxy.link("initech"), "initech"))
+    assert "It worked: initech is connected" in text
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -342,6 +351,7 @@ async def test_a_used_link_says_when_it_was_used(proxy: Proxy) -> None:
     """Of the link, and of a second browser that comes back with it: when, for whom, and whom to tell."""
     await proxy.add_tenant("initech")
     link, late = await proxy.link("initech"), Browser(proxy)
+    proxy.pleo.advance(3600)
     at_pleo = await late.open(link)
     used_at = proxy.pleo.now()
     assert is_connected_page(await Browser(proxy).connect(link, "initech"), "initech")
@@ -404,9 +414,7 @@ async def test_one_reference_tells_the_whole_story_of_a_link(proxy: Proxy) -> No
     assert reference in shown_text(await operator.get("/tenants/initech"))
 
 
-async def test_each_failure_is_found_by_the_reference_on_its_page(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_failure_is_found_by_the_reference_on_its_page(proxy: Proxy) -> None:
     """Whatever the page says, the operator who is told its reference finds why, and for whom."""
     browser, link = Browser(proxy), await proxy.link("acme")
     lost = f"{proxy.admin_url}/connect/lost"
@@ -414,6 +422,7 @@ async def test_each_failure_is_found_by_the_reference_on_its_page(
         (await browser.get(lost), None),
         (await browser.get(f"{link}?continue=x"), None),
         (await browser.get(f"{proxy.admin_url}/oauth/result"), None),
+        (await browser.come_back(f"{proxy.admin_url}/oauth/callback"), None),
         (await browser.come_back(f"{proxy.admin_url}/oauth/callback"), None),
         (await browser.connect(link, "acme", "deny"), "acme"),
         (await browser.connect(link, "globex"), "acme"),
@@ -431,6 +440,44 @@ async def test_each_failure_is_found_by_the_reference_on_its_page(
 
 def reasons_of(page: Answer) -> set[str]:
     return {fault.slug for fault in ConsentFault if is_page_of(page, fault)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "errors"),
+    [
+        (ConsentFault.DENIED, ["access_denied"]),
+        (ConsentFault.PLEO_UNAVAILABLE, ["server_error", "temporarily_unavailable"]),
+        (
+            ConsentFault.NOT_SET_UP,
+            ["invalid_request", "invalid_scope", "unauthorized_client", "unsupported_response_type"],
+        ),
+        (
+            ConsentFault.CANCELLED,
+            ["interaction_required", "login_required", "account_selection_required", "consent_required"],
+        ),
+        (ConsentFault.PLEO_REFUSED, ["other", ""]),
+    ],
+    ids=lambda given: getattr(given, "slug", ""),
+)
+def test_errors_of_a_callback_are_told_by_whose_fault_they_are(
+    fault: ConsentFault, errors: list[str]
+) -> None:
+    """The person's, Pleo's or ours: each is known to the standards, and has a page of its own."""
+    for error in errors:
+        assert oauth.known_callback_error(error) == (error or "other")
+        assert consents.fault_of_callback(error) is fault
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_failed_exchange_is_told_by_whose_fault_it_is(outcome: Outcome) -> None:
+    """Ours, if Pleo does not take our registration; nobody's, if Pleo is away; else it is tried again."""
+    told = {
+        Outcome.CLIENT_REJECTED: ConsentFault.NOT_SET_UP,
+        Outcome.NOT_SENT: ConsentFault.PLEO_UNAVAILABLE,
+        Outcome.UNAVAILABLE: ConsentFault.PLEO_UNAVAILABLE,
+    }
+    failure = TokenFailure(outcome, "x")
+    assert consents.fault_of_exchange(failure) is told.get(outcome, ConsentFault.PLEO_REFUSED)
 
 
 def test_references_can_be_told_on_the_telephone() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from proxy.sandbox import COMPANIES, Sandbox, approve
 from tests.sandbox.sandbox_driver import CHALLENGE, REDIRECT_URI, Driver
@@ -119,6 +121,31 @@ async def test_browser_denies(sandbox: Sandbox, driver: Driver) -> None:
     visit = await approve(driver.link(redirect_uri=await landing(sandbox)), decision="deny")
     assert "error=access_denied&error_description=" in visit.url
     assert "state=" in visit.url
+
+
+@pytest.mark.parametrize(
+    ("links", "followed"),
+    [
+        ('<a href="?go=1">on</a> <a href="mailto:a@b.test">ask</a>', True),
+        ('<a href="?go=1">on</a> <a href="/other">or there</a>', False),
+        ('<a href="http://other.test/">away</a>', False),
+        ("nothing", False),
+    ],
+    ids=["one", "two", "elsewhere", "none"],
+)
+async def test_browser_reads_on_where_there_is_one_way(links: str, *, followed: bool) -> None:
+    """A page before the consent is left by its only link, if that stays on the host."""
+
+    async def show(request: web.Request) -> web.Response:
+        text = "there" if request.query else links
+        return web.Response(text=text, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/start", show)
+    async with TestServer(app) as server:
+        visit = await approve(str(server.make_url("/start")))
+    assert visit.text == ("there" if followed else links)
+    assert len(visit.history) == 1 + followed
 
 
 async def test_browser_stops_at_an_error_page(driver: Driver) -> None:
