@@ -16,13 +16,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
 from proxy import __version__, admin
+from proxy.admin.remedies import FOR_OPERATORS
 from proxy.authorize import LINK_LIFETIME_S
+from proxy.cli import cli
+from proxy.config import Settings
+from proxy.config.mistakes import keys_of
 from proxy.errors import REFUSALS, Refusal, StoreUnavailable
 from proxy.facts import AdminLoggedIn, LinkCreated, StoreFailed, StoreRecovered
 from proxy.model import GrantState, Outcome, Policy, Preset
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, Sandbox
 from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy, until
 from tests.operator_browser import OWN_PAGE, Markup, ask, logged_in, shown_text
+from tests.test_house_rules import all_commands, options_of
 
 BEARER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 API = [
@@ -31,7 +36,7 @@ API = [
     ("POST", "/api/v1/tenants/acme/connect"),
     ("POST", "/api/v1/explain"),
 ]
-PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/oauth/result", "/live.js"]
+PAGES = ["/login", "/style.css", "/problems/needs-reauth", "/problems", "/oauth/result", "/live.js"]
 """Those for which nobody has to log in."""
 OPERATORS_PAGES = [
     "/",
@@ -370,9 +375,37 @@ async def test_each_problem_type_has_a_page(proxy: Proxy, refusal: type[Refusal]
     assert (answer.status, answer.header("Content-Type")) == (200, "text/html; charset=utf-8")
     text = shown_text(answer)
     assert "`" not in text
-    for part in (refusal.name, str(refusal.status), refusal.title, refusal.action, refusal.__doc__):
+    told = FOR_OPERATORS[refusal.name]
+    for part in (refusal.name, str(refusal.status), refusal.title, refusal.action, refusal.__doc__, told):
         assert part is not None
         assert part.replace("`", "") in text
+
+
+async def test_all_problem_types_are_listed(proxy: Proxy) -> None:
+    """For everyone, each with its status and sentence, and a link that works; and none is without remedy."""
+    answer = await get(proxy, "/problems")
+    links = [link["href"] or "" for link in Markup(answer.body.decode()).all("a")]
+    found = [link.removeprefix("/problems/") for link in links]
+    assert sorted(found) == sorted(refusal.name for refusal in REFUSALS) == sorted(FOR_OPERATORS)
+    text = shown_text(answer)
+    for refusal in REFUSALS:
+        assert f"{refusal.status} {refusal.name}{refusal.title}" in text
+    assert "/problems" in [
+        link["href"] for link in Markup((await get(proxy, "/problems/overloaded")).body.decode()).all("a")
+    ]
+
+
+def test_what_operators_are_told_to_use_is_there() -> None:
+    """Commands and settings that the pages name exist."""
+    commands = {words for words, _ in all_commands(cli)}
+    options = {option for _, command in all_commands(cli) for option in options_of(command)}
+    for text in FOR_OPERATORS.values():
+        assert set(re.findall(r"--[a-z-]+", text)) <= options
+        for code in re.findall(r"`([^`]+)`", text):
+            if code.startswith("pleo-proxy "):
+                assert any(code.startswith(words) for words in commands - {"pleo-proxy"}), code
+            elif re.fullmatch(r"[a-z]+\.[a-z_]+", code) and code not in {"store.failed", "request.crashed"}:
+                assert code in keys_of(Settings), code
 
 
 @pytest.mark.parametrize("name", ["nothing", "about:blank", "..%2Foverview", "<script>", "Needs-Reauth", ""])

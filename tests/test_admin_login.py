@@ -483,7 +483,7 @@ async def viewer_proxy(pleo: Sandbox, folder: Path) -> Any:
 
 PUBLIC = {
     "/healthz", "/readyz", "/metrics", "/connect/{token}", "/oauth/callback", "/oauth/result",
-    "/login", "/style.css", "/live.js", "/problems/{name}", "/api/v1/openapi.json",
+    "/login", "/style.css", "/live.js", "/problems", "/problems/{name}", "/api/v1/openapi.json",
 }  # fmt: skip
 """Routes for which nobody has to log in. A new line here is a line to review."""
 

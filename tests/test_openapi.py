@@ -225,7 +225,7 @@ EVERYWHERE: dict[str, tuple[set[str], set[str], set[str]]] = {
 """What operators see and do: on pages, by operations, by commands."""
 ONLY_PAGES = {
     "GET /login", "POST /login", "POST /logout",  # programs have a token, commands the store
-    "GET /style.css", "GET /live.js", "GET /problems/{name}",
+    "GET /style.css", "GET /live.js", "GET /problems", "GET /problems/{name}",
     "GET /connect/{token}", "GET /oauth/callback", "GET /oauth/result",  # for authorisers
 }  # fmt: skip
 NOT_ON_PAGES = {

@@ -1,16 +1,16 @@
 """The operator's listener: health, metrics, consent flow, pages and JSON API.
 
-Apart from the callers' listener in every way: other port, own authentication, nothing shared but the services
-that :class:`~proxy.admin.services.Services` names. ``/connect/…`` and ``/oauth/…`` are for authorisers, who
-have a link and no account; ``/problems/…`` explains refusals to anyone; everything else is behind
-:func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``, ``lockout``,
-``sso``, ``desk`` and ``sessions`` (who somebody is), ``words``, ``charts``, ``history``, ``ways``, ``links``
-and ``results`` (what pages say and draw), ``consent_pages``, which puts those of authorisers together,
-``services``, ``answers``, ``cookies``, ``forms`` and ``sites`` (what requests and answers share), ``access``,
-the pages in ``login``, ``consent``, ``overview``, ``trail_page``, ``tenant_page``, ``settings_page`` and
-``pages``, ``shapes`` and ``operations`` (what programs give and get), operations in ``health``, ``api``,
-``lookups``, ``explaining`` and ``live_stream``, the page of the last in ``live_page``, ``openapi``, which
-describes operations, and ``connections``.
+Apart from the callers' listener in every way: other port, own authentication, nothing shared but the
+services that :class:`~proxy.admin.services.Services` names. ``/connect/…`` and ``/oauth/…`` are for
+authorisers, who have a link and no account; ``/problems/…`` explains refusals to anyone; everything else is
+behind :func:`proxy.admin.access.require`. The parts, each importing only those before it: ``token``,
+``lockout``, ``sso``, ``desk`` and ``sessions`` (who somebody is), ``words``, ``charts``, ``history``,
+``ways``, ``remedies``, ``links`` and ``results`` (what pages say and draw), ``consent_pages``, which puts
+those of authorisers together, ``services``, ``answers``, ``cookies``, ``forms`` and ``sites`` (what requests
+and answers share), ``access``, the pages in ``login``, ``consent``, ``overview``, ``trail_page``,
+``tenant_page``, ``settings_page`` and ``pages``, ``shapes`` and ``operations`` (what programs give and get),
+operations in ``health``, ``api``, ``lookups``, ``explaining`` and ``live_stream``, the page of the last in
+``live_page``, ``openapi``, which describes operations, and ``connections``.
 """
 
 from __future__ import annotations

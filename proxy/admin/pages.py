@@ -1,4 +1,4 @@
-"""Pages: the style, a page for each problem type, and the way to connect a tenant again."""
+"""Pages: the style, pages about the problem types, and the way to connect a tenant again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiohttp import web
 from proxy import listing
 from proxy.admin.access import actor_of, require
 from proxy.admin.answers import page
+from proxy.admin.remedies import FOR_OPERATORS
 from proxy.admin.services import SERVICES
 from proxy.errors import REFUSALS
 from proxy.model import Role
@@ -23,6 +24,7 @@ def routes() -> list[web.RouteDef]:
     view, change = require(Role.VIEWER), require(Role.OPERATOR)
     return [
         web.get("/style.css", _style),
+        web.get("/problems", _problems),
         web.get("/problems/{name}", _problem),
         web.get("/tenants/{tenant}/connect", view(_ask_to_connect)),
         web.post("/tenants/{tenant}/connect", change(_connect)),
@@ -37,7 +39,14 @@ async def _problem(request: web.Request) -> web.Response:
     refusal = _BY_NAME.get(request.match_info["name"])
     if refusal is None:
         raise web.HTTPNotFound
-    return page("problem.html", refusal=refusal, why=refusal.__doc__)
+    for_operators = FOR_OPERATORS[refusal.name]
+    return page("problem.html", refusal=refusal, why=refusal.__doc__, for_operators=for_operators)
+
+
+async def _problems(_request: web.Request) -> web.Response:
+    return page(
+        "problems.html", refusals=sorted(REFUSALS, key=lambda refusal: (refusal.status, refusal.name))
+    )
 
 
 async def _ask_to_connect(request: web.Request) -> web.Response:
