@@ -75,7 +75,8 @@ def _answer(line: Line) -> str:
 
 def _took(line: Line) -> str:
     took_ms = (line.fields or {}).get("duration_ms")
-    return f"{took_ms:.0f} ms" if isinstance(took_ms, int | float) else ""
+    # Halves up, as the script rounds.
+    return f"{int(took_ms + 0.5)} ms" if isinstance(took_ms, int | float) else ""
 
 
 def _tone(line: Line) -> str:

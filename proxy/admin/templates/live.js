@@ -9,9 +9,12 @@
 
   const say = (text) => { state.textContent = text; };
 
-  // What turns the order of letters, or is not seen, shows as its number.
-  const harmless = (text) => text.replace(/[\p{C}\u2028\u2029]/gu,
-    (each) => `\\u${each.codePointAt(0).toString(16).padStart(4, '0')}`);
+  // What turns the order of letters, or is not seen, shows as its number (proxy/loglines.py, printable).
+  const hex = (each, length) => each.codePointAt(0).toString(16).padStart(length, '0');
+  const short = { '\t': '\\t', '\n': '\\n', '\r': '\\r', ' ': ' ' };
+  const escaped = (each) => short[each] ?? (each.codePointAt(0) < 0x100 ? `\\x${hex(each, 2)}`
+    : each.codePointAt(0) < 0x10000 ? `\\u${hex(each, 4)}` : `\\U${hex(each, 8)}`);
+  const harmless = (value) => value.replace(/[\p{C}\p{Z}]/gu, escaped);
 
   const text = (value) => {
     if (value === null || value === undefined) return '';
