@@ -77,9 +77,10 @@ async def test_pages_lead_to_the_login_and_back(proxy: Proxy) -> None:
 
 async def test_what_was_to_be_changed_is_asked_for_on_its_page(proxy: Proxy) -> None:
     """A form of a session that is over leads to the login, and that to the form's page, or to the first."""
-    for path, back in ((CONNECT, quote(CONNECT, safe="")), ("/logout", "%2F")):
+    pages = {CONNECT: CONNECT, "/tenants/acme/refresh": "/tenants/acme", "/logout": "/"}
+    for path, back in pages.items():
         answer = await Browser(proxy).send("POST", path)
-        assert (answer.status, answer.header("Location")) == (303, f"/login?next={back}")
+        assert (answer.status, answer.header("Location")) == (303, f"/login?next={quote(back, safe='')}")
 
 
 async def test_a_login_is_told(proxy: Proxy) -> None:

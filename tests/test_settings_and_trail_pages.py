@@ -163,6 +163,17 @@ async def test_the_trail_is_paged_when_filtered(proxy: Proxy, query: str) -> Non
     assert seen == [str(number) for number in reversed(range(230))]
 
 
+async def test_instants_in_a_record_are_told_as_such(proxy: Proxy) -> None:
+    """Nobody reads seconds since the epoch; a number that is no instant stays one."""
+    await with_records(proxy, 1)
+    ledger = proxy.app._audit._ledger
+    assert isinstance(ledger, Ledger)
+    details = '{"expires_at":1773388320.0,"retry_in_s":60.5}'
+    await ledger.append([Entry(1e9, "connect.link_created", "acme", "os:ann", details)])
+    text = shown_text(await (await logged_in(proxy)).get("/audit?event=connect.link_created"))
+    assert "expires at 2026-03-13T07:52:00+00:00; retry in s 60.5" in text
+
+
 @pytest.mark.parametrize("before", ["0", "1", "-1", "x", "%C2%B2", "9" * 15, "9" * 40, "%3Cscript%3E"])
 async def test_no_number_breaks_the_page(proxy: Proxy, before: str) -> None:
     """What is no number means the newest; what is beyond the end shows nothing, or the end."""

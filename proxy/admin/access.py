@@ -14,6 +14,7 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 
 from aiohttp import web
+from yarl import URL
 
 from proxy import headers
 from proxy.admin.answers import Handler, page, problem
@@ -159,10 +160,20 @@ async def _is_our_form(request: web.Request, actor: Actor) -> bool:
 async def _ask_for_login(request: web.Request) -> web.Response:
     if _is_api(request):
         return _challenge()
-    # What was to be changed is asked for again on its page, if it has one of the same address.
-    opened = await request.app.router.resolve(request.clone(method="GET"))
-    back = request.rel_url.raw_path_qs if opened.http_exception is None else "/"
+    back = await _page_of(request)
     return web.Response(status=303, headers={"Location": f"/login?{urlencode({'next': back})}"})
+
+
+async def _page_of(request: web.Request) -> str:
+    """Where what was to be changed is asked for again: the page of its address, or of what it belongs to."""
+    own = request.rel_url
+    parts = own.raw_path.split("/")
+    parents = [URL("/".join(parts[:count]), encoded=True) for count in range(len(parts) - 1, 1, -1)]
+    for url in (own, *parents):
+        opened = await request.app.router.resolve(request.clone(method="GET", rel_url=url))
+        if opened.http_exception is None:
+            return url.raw_path_qs
+    return "/"
 
 
 def _challenge() -> web.Response:

@@ -60,12 +60,14 @@ def _number(text: str) -> int | None:
 
 def _row(record: Record) -> dict[str, Any]:
     row = as_row(record)
-    details = [(name.replace("_", " "), _told(value)) for name, value in row["details"].items()]
+    details = [(name.replace("_", " "), _told(name, value)) for name, value in row["details"].items()]
     return {**row, "at": listing.instant(row["at"]), "details": details}
 
 
-def _told(value: object) -> str:
+def _told(name: str, value: object) -> str:
     match value:
+        case float() if name.endswith("_at"):
+            return str(listing.instant(value))
         case str():
             return value
         case list() if all(isinstance(each, str) for each in value):

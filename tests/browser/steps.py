@@ -1,9 +1,10 @@
-"""What operators do at a browser again and again."""
+"""What people do at a browser again and again."""
 
 from __future__ import annotations
 
 from playwright.async_api import Page
 
+from proxy.sandbox import COMPANIES
 from tests.harness import ADMIN_TOKEN, Proxy
 
 
@@ -15,8 +16,9 @@ async def log_in(page: Page, proxy: Proxy, path: str = "/", token: str = ADMIN_T
     await page.wait_for_url(proxy.admin_url + path)
 
 
-async def make_link(page: Page, proxy: Proxy, tenant: str) -> str:
-    """Make a connect link on the page of ``tenant``; gives it."""
-    await page.goto(f"{proxy.admin_url}/tenants/{tenant}/connect")
-    await page.get_by_role("button", name="Make the link").click()
-    return await page.locator("a.link").inner_text()
+async def decide(page: Page, button: str, company: str | None = None) -> None:
+    """From the page of a connect link go on to Pleo, and press a button there."""
+    await page.get_by_role("link", name="Continue to Pleo").click()
+    if company is not None:
+        await page.get_by_label("Company").select_option(COMPANIES[company])
+    await page.get_by_role("button", name=button).click()

@@ -1,4 +1,4 @@
-"""A consent in a real browser, from the link to each result: by day and night, wide and narrow."""
+"""A consent in a real browser, from the link to each result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from playwright.async_api import Page
 from proxy.authorize import LINK_LIFETIME_S
 from proxy.sandbox import COMPANIES, Sandbox
 from tests.browser.attacker import SITE
-from tests.browser.steps import log_in
-from tests.browser.test_operator_pages import CONTRAST, OVERFLOW, PHONE, WIDE, picture
+from tests.browser.steps import decide, log_in
 from tests.browser.watching import Kind, Watch
 from tests.harness import Proxy, running_proxy
 
@@ -30,30 +29,14 @@ async def proxy(pleo: Sandbox, tmp_path: Path) -> AsyncIterator[Proxy]:
 
 
 async def sees(page: Page, heading: str) -> None:
-    """Wait for a page, and look at it in all its appearances."""
+    """Wait for a page; how each looks is seen on the tour."""
     await page.get_by_role("heading", name=heading, level=1).wait_for()
-    for size in (PHONE, WIDE):
-        await page.set_viewport_size(size)
-        for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-            assert await page.evaluate(OVERFLOW) <= 0, heading
-            assert await page.evaluate(CONTRAST) == [], heading
-            name = "-".join(heading.lower().split())
-            await picture(page, f"authoriser-{name}-{size['width']}-{scheme}")
 
 
 async def open_link(page: Page, link: str, heading: str = ASKS) -> None:
     """Open a link, whose page has this heading."""
     await page.goto(link)
     await sees(page, heading)
-
-
-async def decide(page: Page, button: str, company: str | None = None) -> None:
-    """Go on to Pleo, and press a button there."""
-    await page.get_by_role("link", name="Continue to Pleo").click()
-    if company is not None:
-        await page.get_by_label("Company").select_option(COMPANIES[company])
-    await page.get_by_role("button", name=button).click()
 
 
 async def test_approve(proxy: Proxy, page: Page) -> None:
