@@ -69,8 +69,12 @@ class Receiver:
         if status == 200:
             self.bodies.append(body)
         text = ExportTraceServiceResponse().SerializeToString()
+        elsewhere = {"Location": self.url} if status == 307 else {}
         return web.Response(
-            status=status, body=text, content_type="application/x-protobuf", headers=dict(self.headers)
+            status=status,
+            body=text,
+            content_type="application/x-protobuf",
+            headers={**self.headers, **elsewhere},
         )
 
 

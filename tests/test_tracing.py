@@ -33,7 +33,7 @@ from proxy.tracing import Collector, Exporter, RefusedError, exporter, parse_hea
 from tests.authority import Authority
 from tests.command import Cli, serving, write_config
 from tests.harness import Proxy, free_port, running_proxy, settings_for, until
-from tests.otlp import Got, Receiver, collector
+from tests.otlp import Got, Receiver, collector, decoded
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
@@ -547,3 +547,20 @@ async def test_each_worker_sends_its_own(pleo: Sandbox, tmp_path: Path) -> None:
     assert len(receiver.named("server")) == len(finished)
     assert {line["trace_id"] for line in finished} == {span.trace_id for span in receiver.named("server")}
     assert {instance.partition("/")[2] for instance in instances} == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "name"),
+    [
+        ({}, {}, "pleo-proxy"),
+        ({}, {"OTEL_SERVICE_NAME": "theirs"}, "theirs"),
+        ({"service_name": "ours"}, {"OTEL_SERVICE_NAME": "theirs"}, "ours"),
+    ],
+)
+async def test_the_services_name_is_the_settings_or_opentelemetrys(
+    pleo: Sandbox, tmp_path: Path, settings: dict[str, str], environ: dict[str, str], name: str
+) -> None:
+    """A setting counts before the variable that all of OpenTelemetry's programs know."""
+    tracing = {"endpoint": "http://127.0.0.1:4318/v1/traces", **settings}
+    made = wiring.spans(settings_for(pleo, tmp_path, tracing=tracing), environ, "i/0")
+    assert {span.resource["service.name"] for span in decoded(made.encode([(TRACED, 1.8e9)]))} == {name}
