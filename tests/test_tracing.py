@@ -312,6 +312,7 @@ async def test_a_collector_that_refuses_is_told_of_once(status: int) -> None:
         await rig.exporter.close()
     assert (rig.exporter.exported, rig.exporter.dropped) == ((4, 0) if again else (2, 2))
     assert rig.told(TracesLost) == [TracesLost(f"status_{status}")]
+    assert rig.told(TaskCrashed) == []
     (recovered,) = rig.told(TracesTaken)
     assert isinstance(recovered, TracesTaken)
     assert recovered.lost == (0 if again else 2)
@@ -385,6 +386,8 @@ async def test_much_is_sent_in_batches_without_waiting(monkeypatch: pytest.Monke
     monkeypatch.setattr(exporter, "EVERY_S", 3600.0)
     async with collector() as receiver:
         rig = Rig(receiver.url)
+        for _ in range(5):
+            await asyncio.sleep(0)  # it waits for what is to come
         for _ in range(2 * exporter.BATCH):
             rig.exporter(TRACED)
         await until(lambda: rig.exporter.exported == 2 * exporter.BATCH)
