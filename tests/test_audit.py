@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import pwd
@@ -23,6 +24,7 @@ import pytest
 from proxy import audit, config, keyring
 from proxy.audit import AuditError, Ledger, Recorder, TenantEdit
 from proxy.chain import Entry
+from proxy.consents import reference_of
 from proxy.model import Secret, Tenant
 from proxy.sandbox import Sandbox
 from proxy.store import Store, open_store
@@ -245,6 +247,9 @@ def ours(tmp_path: Path) -> Cli:
     return ours
 
 
+LINK_CREATED = "connect.link_created"
+
+
 def serve_once(ours: Cli) -> None:
     """What a first start does to a store: from then on commands have the chain's key."""
     settings = config.load(ours.config, {})
@@ -334,6 +339,17 @@ def test_changes_are_told_from_what_the_proxy_does(ours: Cli) -> None:
     assert told("--changes") == ["tenant.added", "grant.connected", "proxy.started", "tenant.changed"]
     assert told("--changes", "--tenant", "globex", "--since", "1h") == []
     assert "--changes names events already" in ours("audit", "list", "--changes", "--event", "x").refusal()
+
+
+def test_a_link_is_recorded_by_its_reference(ours: Cli) -> None:
+    """A link that a command made is found by what the authoriser's page calls it, and not by its token."""
+    serve_once(ours)
+    ours.done("tenants", "add", "acme")
+    token = ours.done("connect", "acme").out.strip().rpartition("/")[2]
+    [record] = [row for row in ours.done("audit", "list", "--json").json() if row["event"] == LINK_CREATED]
+    link_id = hashlib.sha256(f"link\0{token}".encode()).hexdigest()
+    assert record["details"]["reference"] == reference_of(link_id)
+    assert token not in str(record)
 
 
 def test_details_are_told_for_people(ours: Cli) -> None:

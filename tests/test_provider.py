@@ -505,6 +505,40 @@ async def test_an_introspection_that_names_no_company_grants_nothing(body: bytes
     assert server.header("Authorization", 2) == ["Bearer token"]
 
 
+OF_ACME = GrantedAccess(COMPANIES["acme"], ("companies:read",))
+
+
+async def test_a_companys_name_is_asked_once_with_the_new_token(pleo: Sandbox) -> None:
+    """One GET of the company's own address, where the token may read it."""
+    granted = pleo.grant("acme", ("companies:read",))
+    async with provider_for(pleo.token_url, api=origin_of(pleo.api_url)) as provider:
+        name = await provider.company_name(Secret(granted.access_token), OF_ACME)
+    assert name == "Acme ApS"
+    asked = [(seen.method, seen.target) for seen in pleo.api_requests]
+    assert asked == [("GET", f"/v1/companies/{COMPANIES['acme']}")]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"data": {"name": "Acme"}}),
+        (302, {"data": {"name": "Acme"}}),
+        (200, {"data": {"name": ""}}),
+        (200, {"data": {"name": ["Acme"]}}),
+        (200, {"data": "Acme"}),
+        (200, {"name": "Acme"}),
+        (200, b"Acme"),
+    ],
+)
+async def test_what_is_no_companys_name_is_none(status: int, body: bytes | dict[str, Any]) -> None:
+    """Only a 200 in the form that Pleo documents names a company."""
+    async with (
+        Server(http(status, body)).running() as server,
+        provider_for(server.url, api=server.origin) as provider,
+    ):
+        assert await provider.company_name(Secret("token"), OF_ACME) is None
+
+
 def untrusted(directory: Path) -> ssl.SSLContext:
     """A server's side of TLS with a certificate that nobody vouches for."""
     key = ec.generate_private_key(ec.SECP256R1())

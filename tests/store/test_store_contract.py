@@ -392,7 +392,7 @@ async def test_a_link_works_until_it_expires(store: Store, acme: Tenant) -> None
 async def test_a_tenants_links_are_known_until_they_are_forgotten(store: Store, acme: Tenant) -> None:
     """Used, expired and open ones, the newest first, and of no other tenant."""
     await store.edit_tenants(lambda stored: {**stored, "beta": Tenant("beta")})
-    old, new = link("old", expires_at=NOW - 1), replace(link("new"), created_at=NOW + 1)
+    old, new = link("old", expires_at=NOW - 1), replace(link("z-new"), created_at=NOW + 1)
     for each in (old, new, link("others", tenant="beta"), link("used")):
         await store.add_link(each)
     await store.connect("acme", settled, link="used", at=NOW)
