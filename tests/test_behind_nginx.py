@@ -139,7 +139,7 @@ async def test_callers_and_authorisers_are_served_through_nginx(pleo: Sandbox, f
             assert answer.status == 200
         assert proxy.lines("request.finished")[-1]["caller"] == "127.0.0.2"
 
-        target = "/v1/vendors/a%20b;c?x=%2F&y"
+        target = "/v1/vendors/a%7Eb;c?x=%2F&y"
         async with session.get(URL(f"{base}/acme{target}", encoded=True)):
             assert pleo.api_requests[-1].target == target
         await operators_see(session, operators)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import stat
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import pytest
 from proxy import actions, lifecycle
 from proxy import config as configuration
 from proxy.lifecycle import Lease
-from proxy.model import Grant
+from proxy.model import Grant, Secret
 from proxy.sandbox import COMPANIES, DEFAULT_CLIENT, Sandbox, TokenFault
 from proxy.store import Store, open_store
-from proxy.vault import key_id_of, new_key_line
+from proxy.vault import Vault, key_id_of, new_key_line
 from tests.command import Cli, Ran, Serving, serving, started, write_config
 from tests.harness import ADMIN_TOKEN, free_port, until
 
@@ -386,6 +387,17 @@ async def test_a_backup_of_another_ring_fails_its_trial(saved: Path, ours: Cli, 
     ring.unlink()
     (await told(ours, "keys", "generate"))
     assert (await asyncio.to_thread(ours, "restore", "--dry-run", str(saved))).code == 1
+
+
+async def test_a_backup_for_a_store_of_another_ring_fails_its_trial(
+    saved: Path, ours: Cli, config: Path
+) -> None:
+    """A dry run fails, as a restore would, where the store was sealed with other keys than the file."""
+    check = Vault(Secret(new_key_line("k1"))).seal_check()
+    with closing(sqlite3.connect(configuration.load(config, {}).store.state_dir / "proxy.db")) as db, db:
+        assert db.execute("UPDATE meta SET value = ? WHERE key = 'key_check'", [check]).rowcount == 1
+    ran = await asyncio.to_thread(ours, "restore", "--dry-run", str(saved))
+    assert (ran.code, ran.out) == (2, ""), ran
 
 
 async def test_a_restored_grant_works_after_one_refresh(
