@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -172,6 +173,10 @@ def test_the_site_is_searched_and_comes_in_light_and_dark(site: Path) -> None:
     """There is an index to search, and a palette for each of a reader's two wishes."""
     index = (site / "search" / "search_index.json").read_text()
     assert "refresh.takeover_s" in index
+    separator = json.loads(index)["config"]["separator"]
+    assert re.split(separator, "refresh.takeover_s") == ["refresh", "takeover", "s"], (
+        "parts of names are found"
+    )
     page = (site / "index.html").read_text()
     assert "(prefers-color-scheme: light)" in page
     assert "(prefers-color-scheme: dark)" in page
