@@ -21,8 +21,8 @@ def percentile(bounds: Sequence[float], counts: Sequence[float], share: float) -
         return None
     wanted, below, lower = share * total, 0.0, 0.0
     for bound, count in zip(bounds, counts, strict=False):
-        if count and below + count >= wanted:
-            return lower + (bound - lower) * max(0.0, wanted - below) / count
+        if below + count >= wanted:
+            return lower + (bound - lower) * (wanted - below) / count
         below += count
         lower = bound
     return inf
