@@ -266,7 +266,8 @@ async def test_no_span_holds_a_secret(pleo: Sandbox, tmp_path: Path) -> None:
 async def test_a_span_that_would_carry_a_secret_is_withheld(pleo: Sandbox, tmp_path: Path) -> None:
     """The canary looks at what becomes spans as at lines of the log, and knows the collector's token."""
     async with collector() as receiver:
-        headers = "authorization=Bearer%20Zq7Kd0aPtheCollectorsToken"
+        # Encoded throughout, so that it is known by what it stands for alone.
+        headers = "authorization=" + "".join(f"%{ord(each):02x}" for each in "Zq7Kd0aPtheCollectorsToken")
         async with running_proxy(pleo, tmp_path, tracing=to(receiver, headers=headers)) as proxy:
             await connected(proxy, "acme")
             token = proxy.app.tokens.held.live["acme"].access.value.reveal()
@@ -378,6 +379,20 @@ async def test_a_stop_sends_what_waits(
             await proxy.get("/acme/v2/employees")
             assert receiver.spans == []
         assert len(receiver.named("server")) == 1
+    assert proxy.lines()[-1]["event"] == "proxy.stopped"
+
+
+async def test_what_befalls_the_last_of_it_is_told_before_the_end(
+    pleo: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collector that is found to be down at the stop is in the log, whose last line is that of the stop."""
+    monkeypatch.setattr(exporter, "EVERY_S", 3600.0)
+    tracing = {"endpoint": f"http://127.0.0.1:{free_port()}/v1/traces", "sample_ratio": 1}
+    async with running_proxy(pleo, tmp_path, tracing=tracing) as proxy:
+        await connected(proxy, "acme")
+        await proxy.get("/acme/v2/employees")
+        assert proxy.lines("tracing.failed") == []
+    assert [line["error"] for line in proxy.lines("tracing.failed")] == ["unreachable"]
     assert proxy.lines()[-1]["event"] == "proxy.stopped"
 
 
