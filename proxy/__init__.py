@@ -42,6 +42,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``keyservice``: what holds a key elsewhere, with which ours are wrapped; AWS KMS
    * ``texts``: what authorisers read, in each language
    * ``config``: settings, found, read and checked as a whole
+   * ``beacon``: where a running proxy shows that it runs, and what its last reload came to
    * ``envelope``: a key ring whose keys are wrapped
    * ``keyring``: the key file
    * ``store``: what outlives the process, in SQLite or PostgreSQL
@@ -91,6 +92,8 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
    * ``readings``: what metrics read of the running parts
    * ``groundwork``: what a start does before anything is served
    * ``watch``: keeps what is in force in step with the store
+   * ``retune``: other settings put in force in the running parts, all at once
+   * ``reload``: a changed configuration read, checked, and put in force in every process
    * ``app``: builds everything in this order and owns its life
    * ``workers``: several processes of it under one supervisor
 

@@ -106,11 +106,13 @@ class _Judge:
 class Gate:
     """The way in of one tenant."""
 
-    __slots__ = ("emit", "judge", "tenant", "trial", "under_way")
+    __slots__ = ("emit", "is_stale", "judge", "tenant", "trial", "under_way")
 
     def __init__(self, emit: Emit) -> None:
         self.emit = emit
         self.under_way = 0
+        self.is_stale = False
+        """What it judges by was changed."""
         self.tenant: Tenant
         self.judge: _Judge
         self.trial: _Judge | None
@@ -134,7 +136,17 @@ class Gate:
 class Admitted:
     """A request of which a policy is asked; let in, it is under way until it leaves."""
 
-    __slots__ = ("_gate", "_inside", "caller", "method", "request_id", "revokes", "target")
+    __slots__ = (
+        "_gate",
+        "_inside",
+        "_judge",
+        "_trial",
+        "caller",
+        "method",
+        "request_id",
+        "revokes",
+        "target",
+    )
 
     def __init__(self, gate: Gate, request_id: str, method: str, target: Target, caller: str) -> None:
         self.request_id = request_id
@@ -144,6 +156,9 @@ class Admitted:
         self.revokes = False
         """If Pleo accepts the request, no token of the tenant holds any more."""
         self._gate = gate
+        # Kept: a request is judged by one policy to its end, though another may be in force by then.
+        self._judge = gate.judge
+        self._trial = gate.trial
         self._inside = False
 
     def enter(self) -> None:
@@ -160,7 +175,7 @@ class Admitted:
     @property
     def body_bytes(self) -> int:
         """What a body may have."""
-        return self._gate.judge.body_bytes
+        return self._judge.body_bytes
 
     def check_announced(self, fields: Fields, length: int | None) -> None:
         """What the header section says of a body.
@@ -168,9 +183,9 @@ class Admitted:
         :raises Refusal: the policy does not take it.
         """
         gate = self._gate
-        if gate.trial is not None:
-            gate.would_refuse(self, gate.trial.fault_in_fields(fields, length))
-        fault = gate.judge.fault_in_fields(fields, length)
+        if self._trial is not None:
+            gate.would_refuse(self, self._trial.fault_in_fields(fields, length))
+        fault = self._judge.fault_in_fields(fields, length)
         if fault is not None:
             raise fault.refusal(gate.tenant.name)
 
@@ -195,14 +210,14 @@ class Admitted:
         )
 
     def _company(self) -> str | None:
-        trial = self._gate.trial
-        return self._gate.judge.company or (None if trial is None else trial.company)
+        trial = self._trial
+        return self._judge.company or (None if trial is None else trial.company)
 
     def _refuse(self, detail: str) -> None:
         gate, fault = self._gate, Fault("company", detail)
-        if gate.trial is not None and gate.trial.company is not None:
+        if self._trial is not None and self._trial.company is not None:
             gate.would_refuse(self, fault)
-        if gate.judge.company is not None:
+        if self._judge.company is not None:
             raise fault.refusal(gate.tenant.name)
 
 
@@ -255,7 +270,7 @@ class Admission:
         :raises RateLimited: the tenant is at a limit.
         """
         gate = self._gates.get(tenant.name)
-        if gate is None or gate.tenant is not tenant:
+        if gate is None or gate.tenant is not tenant or gate.is_stale:
             gate = self._open(tenant, gate or Gate(self._emit))
         asked, now = Admitted(gate, request_id, method, target, caller), self._clock()
         if gate.trial is not None:
@@ -270,6 +285,12 @@ class Admission:
         asked.enter()
         return asked
 
+    def change(self, allowances: Allowances) -> None:
+        """Judge by these whoever comes from now on; who is inside is judged as at the entrance."""
+        self._allowances = allowances
+        for gate in self._gates.values():
+            gate.is_stale = True
+
     def forget(self, gone: Sequence[str]) -> None:
         """Tenants that are no more."""
         for name in gone:
@@ -277,6 +298,7 @@ class Admission:
 
     def _open(self, tenant: Tenant, gate: Gate) -> Gate:
         gate.tenant = tenant
+        gate.is_stale = False
         gate.judge = _Judge(tenant, tenant.policy, self._allowances, self._rates, tenant.name)
         gate.trial = None
         if tenant.trial is not None:

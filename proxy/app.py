@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -24,9 +25,11 @@ from proxy.admin.sessions import Sessions
 from proxy.admission import Admission
 from proxy.audit import Ledger
 from proxy.authorize import Authorize
-from proxy.config import InForce, Settings, in_force
+from proxy.config import Configuration, Log, Reloaded, Report, Settings, configuration
 from proxy.exchange import Exchange
 from proxy.facts import (
+    ConfigReloaded,
+    ConfigReloadFailed,
     Emit,
     ProxyDraining,
     ProxyStarted,
@@ -35,9 +38,9 @@ from proxy.facts import (
 from proxy.groundwork import keep_others_out, open_vault, recover
 from proxy.listener import CallerServer
 from proxy.model import DAY_S, Clock, Role, Secret
-from proxy.notifications import Herald
 from proxy.rates import Rates
-from proxy.readings import Readings
+from proxy.readings import Readings, Reloads
+from proxy.retune import OperatorsParts, Parts, take_up
 from proxy.store import Journal, Store, instance_name, journal_path, open_store
 from proxy.telemetry import fan_out
 from proxy.telemetry.audit import AuditSink
@@ -62,19 +65,26 @@ class App:
 
     def __init__(
         self,
-        settings: Settings,
+        configuration: Configuration,
         emit: Emit,
         clock: Clock,
         stack: AsyncExitStack,
         *,
         canary: Canary,
         live: Live,
+        log: Callable[[Log], None],
+        reload: Callable[[], Awaitable[Report]] | None,
         worker: int | None,
         exporter: Exporter | None,
     ) -> None:
         self._canary = canary
         self._live = live
-        self._settings = settings
+        self._log = log
+        self._reload = reload
+        self.configuration = configuration
+        """In force."""
+        settings = configuration.settings
+        self._reloads = Reloads(succeeded=True, read_at=clock())
         self._worker = worker
         self._is_first = worker in (None, 0)
         self._audit = AuditSink(clock, keep_s=settings.audit.keep_days * DAY_S, canary=canary)
@@ -91,13 +101,13 @@ class App:
         self.trend: Trend
         self.store: Store
         self.tokens: Tokens
-        self._in_force: list[InForce]
         self.exchange: Exchange
         self.server: CallerServer
         self.watch: Watch
         self._metrics: Metrics
         self._readings: Readings
-        self._herald: Herald
+        self._parts: Parts
+        self._services: Services
 
     # --- start
 
@@ -113,7 +123,7 @@ class App:
         :param sockets: Unix sockets of callers that are open already; ``None`` to open them here.
         :raises OperatorError: whatever keeps the proxy from serving, in one line with its remedy.
         """
-        settings = self._settings
+        settings = self.configuration.settings
         vault, journal, owner = await self._open_store(environ)
         if self._exporter is not None:
             self._exporter.begin(wiring.spans(settings, environ, owner), self._emit)
@@ -168,9 +178,9 @@ class App:
             self.watch.connected,
         )
         tokens = wiring.admin_tokens(settings, environ)
+        listener = None
         if self._is_first:
-            self._in_force = in_force(settings, environ)
-            await self._listen_to_operators(authorize, tokens, metrics, vault)
+            listener = await self._listen_to_operators(authorize, tokens, metrics, vault)
         self._listen_to_callers(sockets)
         self._readings = Readings(
             self.exchange,
@@ -180,6 +190,7 @@ class App:
             journal,
             self._audit,
             self.watch.store_is_up,
+            lambda: self._reloads,
             self._exporter,
         )
         metrics.watch(self._readings.gauges)
@@ -187,9 +198,26 @@ class App:
             # Last, since it is shown once: a start that fails must not use it up unseen.
             digest, self.generated_admin_token = admin_token.generated(settings.store.state_dir)
             tokens.take(Role.OPERATOR, digest)
-        if self._is_first:
-            self._herald = wiring.herald(settings, environ, self._clock, self.watch.survey, self._emit)
-            self._stack.push_async_callback(self._herald.close)
+        operators = None
+        if listener is not None:
+            herald = wiring.herald(settings, environ, self._clock, self.watch.survey, self._emit)
+            self._stack.push_async_callback(herald.close)
+            operators = OperatorsParts(self._services, listener, herald)
+        self._parts = Parts(
+            self.watch,
+            provider,
+            upstream,
+            authorize,
+            self.server,
+            self._doors,
+            tokens,
+            self._audit,
+            self._canary,
+            self._log,
+            self._emit,
+            self._clock,
+            operators,
+        )
         self.watch.serving = True
         self._emit(
             ProxyStarted(
@@ -203,7 +231,7 @@ class App:
 
     async def _open_store(self, environ: Mapping[str, str]) -> tuple[Vault, Journal, str]:
         """Open what is kept, and make good what a former run left; also by which name it holds leases."""
-        settings = self._settings
+        settings = self.configuration.settings
         if self._worker is None:
             keep_others_out(settings, self._stack)
         self.store = store = open_store(settings.store.url)
@@ -227,41 +255,43 @@ class App:
 
     async def _listen_to_operators(
         self, authorize: Authorize, tokens: admin_token.AdminTokens, metrics: Metrics, vault: Vault
-    ) -> None:
-        services = Services(
-            public_url=self._settings.listen.public_url,
+    ) -> Listener:
+        self._services = services = Services(
+            public_url=self.configuration.settings.listen.public_url,
             store=self.store,
             authorize=authorize,
-            hosts=self._settings.listen.hosts,
+            hosts=self.configuration.settings.listen.hosts,
             desk=TokenDesk(tokens, self._emit, self._clock),
             sessions=Sessions(
-                self.store.sessions, tokens, wiring.session_limits(self._settings), self._clock
+                self.store.sessions, tokens, wiring.session_limits(self.configuration.settings), self._clock
             ),
-            sso=wiring.single_sign_on(self._settings),
+            sso=wiring.single_sign_on(self.configuration.settings),
             render_metrics=metrics.render,
             traffic=metrics.traffic,
             trend=self._follow_trend(metrics),
             live=self._live,
             doors=lambda: self._doors.shown,
-            settings=self._in_force,
+            settings=self.configuration.shown,
             warn_s=self.tokens.rules.warn_s,
             not_ready=self.watch.not_ready,
             explainer=self.watch.explainer,
             vault=vault,
             take_up=self.watch.take_up,
+            reload=self._reload,
             emit=self._emit,
             clock=self._clock,
         )
         self.admin = admin_app(services)
-        address = self._settings.listen.admin
+        address = self.configuration.settings.listen.admin
         try:
             listener = await Listener.open(
-                self.admin, address.host, address.port, wiring.head_limits(self._settings)
+                self.admin, address.host, address.port, wiring.head_limits(self.configuration.settings)
             )
         except OSError as error:
             raise listening.cannot_listen("listen.admin", address, error) from None
         self._stack.push_async_callback(listener.close)
         self.admin_address = listening.shown(listener.name)
+        return listener
 
     def _follow_trend(self, metrics: Metrics) -> Trend:
         self.trend = Trend(metrics.sources(), self._clock)
@@ -275,7 +305,7 @@ class App:
         return self.trend
 
     def _listen_to_callers(self, sockets: Mapping[Path, socket.socket] | None) -> None:
-        settings = self._settings
+        settings = self.configuration.settings
         self.server = CallerServer(self.exchange, wiring.accept_limits(settings))
         self._stack.callback(self.server.stop_sweeping)
         if sockets is None:
@@ -290,6 +320,21 @@ class App:
         """Keep in step with the store, until it is cancelled."""
         await self.watch.run(self._metrics, self._readings, self._doors.tls)
 
+    async def reloaded(self, outcome: Reloaded) -> None:
+        """Put in force what a reload came to, and report it.
+
+        :raises OperatorError: it cannot be put in force, and nothing has changed.
+        """
+        configuration = outcome.configuration
+        if outcome.mistakes:
+            self._reloads = replace(self._reloads, succeeded=False)
+            self._emit(ConfigReloadFailed(configuration.source, outcome.mistakes))
+            return
+        take_up(self._parts, self.configuration.settings, configuration)
+        self.configuration = configuration
+        self._reloads = Reloads(succeeded=True, read_at=outcome.at)
+        self._emit(ConfigReloaded(configuration.source, outcome.changed, outcome.needs_restart))
+
     # --- stop
 
     async def drain(self) -> int:
@@ -298,7 +343,7 @@ class App:
         A connection that is busy ends with its next answer, so that no caller meets a closed door in the
         middle of a request; refreshes are waited for even longer, since cutting one could lose a grant.
         """
-        drain_s = self._settings.limits.drain_s
+        drain_s = self.configuration.settings.limits.drain_s
         ends = monotonic() + drain_s
         self._emit(ProxyDraining(self.exchange.under_way, self.tokens.refreshes_under_way, drain_s))
         self.exchange.draining = True
@@ -313,9 +358,9 @@ class App:
         self.server.close_idle()
         cut = self.exchange.under_way
         await self.server.cut_all()
-        await self.tokens.close(max(ends - monotonic(), self._settings.refresh.timeout_s))
-        if self._is_first:
-            await self._herald.close()
+        await self.tokens.close(max(ends - monotonic(), self.configuration.settings.refresh.timeout_s))
+        if self._parts.operators is not None:
+            await self._parts.operators.herald.close()
         if self._exporter is not None:
             await self._exporter.close()
         await self._audit.close()
@@ -323,7 +368,7 @@ class App:
 
 
 async def start(
-    settings: Settings,
+    settings: Settings | Configuration,
     environ: Mapping[str, str],
     *,
     emit: Emit,
@@ -335,6 +380,8 @@ async def start(
     live: Live | None = None,
     unix_sockets: Mapping[Path, socket.socket] | None = None,
     rates: Path | None = None,
+    log: Callable[[Log], None] = lambda _: None,
+    reload: Callable[[], Awaitable[Report]] | None = None,
 ) -> App:
     """A running proxy; what it opened is closed when ``stack`` is, after a drain.
 
@@ -342,13 +389,28 @@ async def start(
     :param canary: told of each secret as it becomes live; the log's, so that it knows what to withhold.
     :param live: the log's lines, for who watches.
     :param unix_sockets: of a worker, by their paths; one that serves alone makes its own.
+    :param log: told of other settings of the log.
+    :param reload: what operators ask for to have the configuration read again; ``None`` if it was read from
+        nowhere.
     :param rates: the file by which the workers share what tenants may still send.
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(crash_reporter(emit))
+    if isinstance(settings, Settings):
+        settings = configuration(settings, environ, "the command line")
     canary, live = canary or Canary(), live or Live(LogSink(None, log_format="json", level="info"))
-    exporter = wiring.exporter(settings, environ, clock, canary)
-    app = App(settings, emit, clock, stack, canary=canary, live=live, worker=worker, exporter=exporter)
+    app = App(
+        settings,
+        emit,
+        clock,
+        stack,
+        canary=canary,
+        live=live,
+        log=log,
+        reload=reload,
+        worker=worker,
+        exporter=wiring.exporter(settings.settings, environ, clock, canary),
+    )
     buckets = Rates(rates)
     stack.callback(buckets.close)
     await app.build(environ, metrics, buckets, unix_sockets)

@@ -110,7 +110,7 @@ async def create_link(
     return Secret(f"{public_url}/connect/{token}"), link
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Authorize:
     """Carries consent flows from the link to the stored grant."""
 

@@ -58,6 +58,11 @@ class Door:
         address: tuple[object, ...] | str = self._socket.getsockname()
         return address
 
+    def fit(self, protocol: Callable[[], asyncio.Protocol], lock: Lock | None) -> None:
+        """Let in by these whoever comes from now on."""
+        self._protocol = protocol
+        self._lock = lock
+
     def close(self) -> None:
         """Stop listening; connections that were accepted go on."""
         if not self._closed:

@@ -93,6 +93,7 @@ class Exchange:
     upstream: Upstream
     origin: Origin
     limits: Limits
+    """In force; swapped whole, and read once by each request."""
     public_url: str
     emit: Emit
     is_configured_host: Callable[[str], bool]
@@ -141,7 +142,8 @@ class Exchange:
     async def _answer(self, request: CallerRequest, record: _Record) -> None:
         # Accept: what is asked for, and does it mean one thing only?
         method, raw_target, http_1_1, fields = request.head
-        wanted = target.parse(raw_target, self.limits.target_bytes)
+        limits = self.limits  # once: they may be changed while this waits
+        wanted = target.parse(raw_target, limits.target_bytes)
         record.fact.path = wanted.shown
         arrival = request.line.arrival
         if arrival.trusted is not None or request.line.unwelcome is not None:
@@ -162,7 +164,7 @@ class Exchange:
         # Obtain the token before the body is asked for: a tenant without one costs no upload.
         token = await self.tokens.current(tenant.name)
         if request.body is not None:
-            record.body = self._body(request.body, fields, admitted)
+            record.body = self._body(request.body, fields, admitted, limits)
 
         # Forward what is clean; after a 401 replace the token and send the same request once more.
         trace = record.trace
@@ -261,11 +263,12 @@ class Exchange:
         record.response = CallerResponse(answer.status, answer.reason, fields, body=whole, close=close)
         return record.response
 
-    def _body(self, body: CallerBody, fields: Fields, admitted: Admitted) -> HeldBody | ReplayBody:
+    def _body(
+        self, body: CallerBody, fields: Fields, admitted: Admitted, limits: Limits
+    ) -> HeldBody | ReplayBody:
         def trailers() -> bytes:
             return headers.lines(headers.trailers_that_pass(body.trailers, fields))
 
-        limits = self.limits
         if body.has_arrived and body.unread <= min(limits.replay_memory, admitted.body_bytes):
             content = body.take()
             admitted.check_whole(content)

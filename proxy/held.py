@@ -194,6 +194,18 @@ class Held:
             if live.grant.refresh_expires_at is not None
         }
 
+    def change(self, windows: Windows) -> None:
+        """Plan with these, also for the tokens that are held; what a refresh is at is left to it."""
+        if windows == self.windows:
+            return
+        self.windows = windows
+        for live in self.live.values():
+            if live.grant.state is GrantState.UNVERIFIED:
+                continue  # its time was drawn, and is no window's
+            live.plan = self._plan(live.grant)
+            if live.fresh_until:
+                live.fresh_until = live.plan.advisory_at
+
     def warn_of_ends(self, warn_s: float) -> None:
         """Say, once a day for each, which grants come to their end (invariant 8)."""
         now = self.clock()

@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
             if self._drained is not None:
                 await self._drained  # a caller that takes no answers gets no more of them
             self._since = self._loop.time()
+            self._limits = self._server.limits
         self._end()
 
     async def _arrival(self) -> CallerRequest:
@@ -224,6 +225,11 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()  # a caller that does not take the last bytes
             else:
                 self._transport.close()
+
+    def bound_by(self, limits: AcceptLimits) -> None:
+        """Take these, unless a request is under way, which has its own to its end."""
+        if not self._under_way:
+            self._limits = limits
 
     def close_if_idle(self) -> None:
         """Close unless a request is under way."""
@@ -350,6 +356,12 @@ class CallerServer:
         if self._sweeping is None:
             self._sweep()
         return partial(Connection, self, entrance)
+
+    def change(self, limits: AcceptLimits) -> None:
+        """Bound by these the next request of each connection, and what is not a request yet."""
+        self.limits = limits
+        for connection in self.connections:
+            connection.bound_by(limits)
 
     def stop_sweeping(self) -> None:
         """For the end: no timer is left behind."""

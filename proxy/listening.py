@@ -106,6 +106,7 @@ class Doors:
 
     def __init__(self) -> None:
         self._doors: list[Door] = []
+        self._listeners: list[tuple[CallerListener, CallerTls | None, list[Door]]] = []
         self.shown: list[CallersDoor] = []
         """As operators see them."""
         self.tls: list[CallerTls] = []
@@ -130,9 +131,18 @@ class Doors:
             tls = caller_tls(listener, emit)
             fitted = None if tls is None else lock(settings, listener, tls, emit)
             self.tls += [tls] if tls is not None else []
-            for door in doors(listener, protocol, sockets, fitted, reuse_port=shared):
+            opened = doors(listener, protocol, sockets, fitted, reuse_port=shared)
+            self._listeners.append((listener, tls, opened))
+            for door in opened:
                 self._doors.append(door)
                 self.shown.append(CallersDoor(shown(door.name), tls is not None, listener.tenant))
+
+    def fit(self, settings: Settings, server: CallerServer, emit: Emit) -> None:
+        """Let in as these settings say, which have the same listeners, whoever comes from now on."""
+        for listener, tls, opened in self._listeners:
+            fitted = None if tls is None else lock(settings, listener, tls, emit)
+            for door in opened:
+                door.fit(server.behind(entrance(settings, listener)), fitted)
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -66,14 +66,13 @@ class Provider:
         private_networks: tuple[Network, ...] = (),
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._registration = registration
+        self._proof = _Proof.of(registration)
+        self._redirect_uri = registration.redirect_uri
         self._emit = emit
-        self._secrets = [("pleo.client_secret", registration.client_secret)]
-        if registration.client_secret_previous is not None:
-            self._secrets.append(("pleo.client_secret_previous", registration.client_secret_previous))
         self._introspect_url = f"{api}/v1/introspect"
         self._company_url = f"{api}/v1/companies"
         self._pause = pause
+        self._timeout = _timeout(connect_s=connect_s, timeout_s=timeout_s)
         self._through: _Through = {}
         if http_proxy is not None:
             host = f"[{http_proxy.host}]" if ":" in http_proxy.host else http_proxy.host
@@ -85,11 +84,17 @@ class Provider:
         def session(host: str) -> aiohttp.ClientSession:
             # The HTTP proxy is wherever the operator has it, and resolves the host's name itself.
             sockets = Sockets(Destination(host, private_networks), emit) if http_proxy is None else None
-            return _session(sockets, ssl_context, connect_s=connect_s, timeout_s=timeout_s)
+            return _session(sockets, ssl_context)
 
         # One for each host, so that where the name of one may lead says nothing of the other's.
         self._to_token_endpoint = session(urlsplit(registration.token_url).hostname or "")
         self._to_api = session(api.host)
+
+    def change(self, registration: Registration, *, connect_s: float, timeout_s: float) -> None:
+        """Prove from now on to be this client, of the same endpoint and redirect URI, and wait so long."""
+        self._timeout = _timeout(connect_s=connect_s, timeout_s=timeout_s)
+        if registration != self._proof.registration:
+            self._proof = _Proof.of(registration)
 
     async def close(self) -> None:
         """Close what is open."""
@@ -102,7 +107,7 @@ class Provider:
 
     async def exchange(self, code: Secret, verifier: Secret) -> TokenPair | TokenFailure:
         """Turn an authorisation code into a token pair."""
-        form = oauth.code_form(code=code, verifier=verifier, redirect_uri=self._registration.redirect_uri)
+        form = oauth.code_form(code=code, verifier=verifier, redirect_uri=self._redirect_uri)
         return await self._token_request(form)
 
     async def granted_access(self, access: Secret) -> GrantedAccess | None:
@@ -136,7 +141,11 @@ class Provider:
         bearer = {"Authorization": f"Bearer {access.reveal()}"}
         try:
             async with self._to_api.get(
-                self._introspect_url, headers=bearer, allow_redirects=False, **self._through
+                self._introspect_url,
+                headers=bearer,
+                allow_redirects=False,
+                timeout=self._timeout,
+                **self._through,
             ) as answer:
                 body = await _bounded_body(answer)
                 return oauth.read_granted_access(body) if answer.status == 200 else None
@@ -149,21 +158,30 @@ class Provider:
         RFC 6749 section 5.2: ``invalid_client`` means that the OAuth client did not prove itself, so neither
         code nor refresh token was looked at, and asking again uses none of them twice.
         """
-        (_, secret), *others = self._secrets
-        answer = await self._ask(form, secret)
+        proof = self._proof
+        answer = await self._ask_with(proof, form)
+        if _is_unauthenticated(answer) and self._proof is not proof:
+            # What to prove it with was changed while that was under way.
+            answer = await self._ask_with(self._proof, form)
+        return answer
+
+    async def _ask_with(self, proof: _Proof, form: list[tuple[str, str]]) -> TokenPair | TokenFailure:
+        (_, secret), *others = proof.secrets
+        answer = await self._ask(proof.registration, form, secret)
         for setting, other in others:
             if not _is_unauthenticated(answer):
                 break
-            answer = await self._ask(form, other)
+            answer = await self._ask(proof.registration, form, other)
             # Of two requests that come here at once, one changes the order and says so.
-            if _is_authenticated(answer) and self._secrets[0][0] != setting:
-                self._secrets.reverse()
+            if _is_authenticated(answer) and proof.secrets[0][0] != setting:
+                proof.secrets.reverse()
                 self._emit(ClientSecretFellBack(setting))
         return answer
 
-    async def _ask(self, form: list[tuple[str, str]], secret: Secret) -> TokenPair | TokenFailure:
+    async def _ask(
+        self, ours: Registration, form: list[tuple[str, str]], secret: Secret
+    ) -> TokenPair | TokenFailure:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        ours = self._registration
         if ours.client_auth == "basic":
             # Never in both places (RFC 6749 section 2.3): Pleo refuses a request that authenticates twice.
             headers["Authorization"] = oauth.basic_credentials(ours.client_id, secret)
@@ -180,6 +198,7 @@ class Provider:
                 data=oauth.encode_form(form),
                 headers=headers,
                 allow_redirects=False,
+                timeout=self._timeout,
                 trace_request_ctx=attempt,
                 **self._through,
             ) as answer:
@@ -200,9 +219,28 @@ def _is_authenticated(answer: TokenPair | TokenFailure) -> bool:
     return isinstance(answer, TokenPair) or answer.outcome is Outcome.REFUSED
 
 
-def _session(
-    sockets: Sockets | None, ssl_context: ssl.SSLContext, *, connect_s: float, timeout_s: float
-) -> aiohttp.ClientSession:
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """A registration, and its secrets by their settings, the one that worked last in front."""
+
+    registration: Registration
+    secrets: list[tuple[str, Secret]]
+
+    @classmethod
+    def of(cls, registration: Registration) -> _Proof:
+        secrets = [("pleo.client_secret", registration.client_secret)]
+        if registration.client_secret_previous is not None:
+            secrets.append(("pleo.client_secret_previous", registration.client_secret_previous))
+        return cls(registration, secrets)
+
+
+def _timeout(*, connect_s: float, timeout_s: float) -> aiohttp.ClientTimeout:
+    # "connect" covers all that comes before the first byte, a name that does not resolve in time too:
+    # nothing was sent then, and the outcome must say so.
+    return aiohttp.ClientTimeout(total=timeout_s, connect=connect_s)
+
+
+def _session(sockets: Sockets | None, ssl_context: ssl.SSLContext) -> aiohttp.ClientSession:
     connected = aiohttp.TraceConfig()
     connected.on_connection_create_end.append(_note_connection)
     return aiohttp.ClientSession(
@@ -210,9 +248,6 @@ def _session(
         # A kept connection that the server has closed would make a refresh "sent, no answer": its outcome
         # unknown and the chain of refresh tokens in danger. A new connection each time cannot.
         connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context, socket_factory=sockets),
-        # "connect" covers all that comes before the first byte, a name that does not resolve in time too:
-        # nothing was sent then, and the outcome must say so.
-        timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "pleo-proxy", "Accept": "application/json"},
     )

@@ -20,6 +20,16 @@ from proxy.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
+class Reloads:
+    """What came of reading the configuration."""
+
+    succeeded: bool
+    """The last time."""
+    read_at: float
+    """When what is in force was read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Readings:
     """The parts of one process that are read."""
 
@@ -30,12 +40,13 @@ class Readings:
     journal: Journal
     audit: AuditSink
     store_is_up: Callable[[], bool]
+    reloads: Callable[[], Reloads]
     exporter: Exporter | None = None
 
     def gauges(self) -> Numbers:
         """As of now, by name and labels; see :data:`proxy.telemetry.families.GAUGES`."""
         held, pool, kept = self.tokens.held, self.upstream.stats, self.exchange.kept
-        idle = pool["connections_idle"]
+        idle, reloads = pool["connections_idle"], self.reloads()
         return {
             **{(families.GRANTS, state): count for state, count in held.states().items()},
             **{(families.USABLE, tenant): float(usable) for tenant, usable in held.usable().items()},
@@ -51,6 +62,8 @@ class Readings:
             (families.REPLAY, "disk"): kept.disk_bytes,
             (families.JOURNAL,): len(self.journal.outstanding),
             (families.STORE_UP,): float(self.store_is_up()),
+            (families.CONFIG_OK,): float(reloads.succeeded),
+            (families.CONFIG_AT,): reloads.read_at,
             (families.AUDIT_WAITING,): self.audit.waiting,
             (families.TRACES_WAITING,): 0 if self.exporter is None else self.exporter.waiting,
         }

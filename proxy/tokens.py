@@ -91,6 +91,15 @@ class Tokens:
         """Say, once a day for each, which grants come to their end (invariant 8)."""
         self.held.warn_of_ends(self.rules.warn_s)
 
+    def change(self, rules: RefreshRules) -> None:
+        """Go on by these rules."""
+        self.rules = rules
+        self.held.change(rules.windows)
+
+    def resume(self) -> None:
+        """What Pleo rejected us for was changed, so that it is worth to ask again at once."""
+        self._paused_until = 0.0
+
     async def note_revoked(self, tenant: str, generation: int) -> None:
         """Pleo has carried out what ends all tokens of ``tenant`` (``DELETE /v1/installations/me``).
 

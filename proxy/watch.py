@@ -106,6 +106,13 @@ class Watch:
         await self.tokens.load()
         self._behind = False
 
+    def change(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self.settings = settings
+        tenants = self.exchange.directory.tenants
+        self._look_for_named(tenants)
+        self.exchange.directory = Directory(tenants, settings.listen.default_tenant)
+
     def connected(self, tenant: Tenant, grant: Grant) -> None:
         """Have in force what a consent has just stored."""
         self.set_tenants({**self.exchange.directory.tenants, tenant.name: tenant})
@@ -114,15 +121,19 @@ class Watch:
     def set_tenants(self, tenants: Mapping[str, Tenant]) -> None:
         """Have these tenants in force, and no others."""
         before = self.exchange.directory.tenants
-        missing = {named for named in listening.tenants_named(self.settings) if named[1] not in tenants}
-        for setting, name in sorted(missing - self._missing):
-            self.emit(TenantMissing(setting, name))
-        self._missing = missing
+        self._look_for_named(tenants)
         if before == tenants:
             return
         self.exchange.directory = Directory(tenants, self.settings.listen.default_tenant)
         self.exchange.admission.forget([name for name in before if name not in tenants])
         self.emit(loaded(before, tenants))
+
+    def _look_for_named(self, tenants: Mapping[str, Tenant]) -> None:
+        """Say of tenants that settings name whether they are missing."""
+        missing = {named for named in listening.tenants_named(self.settings) if named[1] not in tenants}
+        for setting, name in sorted(missing - self._missing):
+            self.emit(TenantMissing(setting, name))
+        self._missing = missing
 
     # --- how things are
 

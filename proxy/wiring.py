@@ -86,27 +86,30 @@ def provider(
 
     :raises ConfigurationError: a client secret is not where the settings say.
     """
-    pleo = settings.pleo
-    secret = resolve(pleo.client_secret, environ, item="pleo.client_secret")
-    previous = None
-    if pleo.client_secret_previous is not None:
-        previous = resolve(pleo.client_secret_previous, environ, item="pleo.client_secret_previous")
     return Provider(
-        Registration(
-            pleo.client_id,
-            secret,
-            pleo.client_auth,
-            settings.token_endpoint,
-            settings.redirect_uri,
-            previous,
-        ),
+        registration(settings, environ),
         api=settings.api_origin,
         ssl_context=context,
         connect_s=settings.limits.upstream_connect_s,
         timeout_s=settings.refresh.timeout_s,
         emit=emit,
         http_proxy=through,
-        private_networks=pleo.private_networks,
+        private_networks=settings.pleo.private_networks,
+    )
+
+
+def registration(settings: Settings, environ: Mapping[str, str]) -> Registration:
+    """Our registration at Pleo, with which tokens are asked for.
+
+    :raises ConfigurationError: a client secret is not where the settings say.
+    """
+    pleo = settings.pleo
+    secret = resolve(pleo.client_secret, environ, item="pleo.client_secret")
+    previous = None
+    if pleo.client_secret_previous is not None:
+        previous = resolve(pleo.client_secret_previous, environ, item="pleo.client_secret_previous")
+    return Registration(
+        pleo.client_id, secret, pleo.client_auth, settings.token_endpoint, settings.redirect_uri, previous
     )
 
 
@@ -273,12 +276,10 @@ def herald(
 
     :raises ConfigurationError: a channel cannot be what the settings say.
     """
-    notify = settings.notify
-    rules = Rules(settings.refresh.warn_days * DAY_S, notify.store_down_s, notify.repeat_s)
     return Herald(
         channels_of(settings, environ, clock),
         survey,
-        rules,
+        notice_rules(settings),
         emit,
         public_url=settings.listen.public_url,
         folder=settings.store.state_dir,
@@ -330,17 +331,36 @@ def spans(settings: Settings, environ: Mapping[str, str], instance: str) -> Span
     )
 
 
+def notice_rules(settings: Settings) -> Rules:
+    """When operators are told of troubles."""
+    notify = settings.notify
+    return Rules(settings.refresh.warn_days * DAY_S, notify.store_down_s, notify.repeat_s)
+
+
 def watch_secrets(canary: Canary, settings: Settings, environ: Mapping[str, str], vault: Vault) -> None:
     """Have ``canary`` know the secrets of the settings, and whatever ``vault`` seals or opens.
 
     :raises ConfigurationError: a secret is not where the settings say.
     """
     canary.watch_vault(vault)
-    for item, forms in _secrets_of(settings, environ):
-        canary.watch(item, *forms)
+    watch_settings(canary, settings, environ)
     database = settings.store.url.password
     if database is not None:
         canary.watch("store.url", database)
+
+
+def watch_settings(
+    canary: Canary, settings: Settings, environ: Mapping[str, str], former: Settings | None = None
+) -> None:
+    """Have ``canary`` know the secrets of the settings.
+
+    :param former: those that were in force a moment ago, and may still be in use.
+    :raises ConfigurationError: a secret is not where the settings say.
+    """
+    before = {} if former is None else dict(_secrets_of(former, environ))
+    now = dict(_secrets_of(settings, environ))
+    for item in before.keys() | now.keys():
+        canary.watch(item, *now.get(item, ()), *before.get(item, ()))
 
 
 def _secrets_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, list[Secret]]]:

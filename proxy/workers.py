@@ -12,7 +12,8 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -32,8 +33,12 @@ _STOP_MARGIN_S = 10.0
 _FOR_THE_INTERPRETER = ("PATH", "PYTHON", "LD_", "LC_", "LANG")
 """What the names of such variables begin with."""
 
+_ANSWER_S = 20.0
+"""How long a worker may take to answer what is handed to it: it does nothing else meanwhile."""
+
 Work = Callable[[int, Connection], None]
-"""What a worker does, in a process of its own: importable by name; it sends ``True`` when it serves."""
+"""What a worker does, in a process of its own: importable by name. It sends ``True`` when it serves, and then
+an answer to each thing that it is handed: ``None``, or why it did not take it up."""
 
 
 class Supervisor:
@@ -49,6 +54,7 @@ class Supervisor:
         self._stop_s = stop_s
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, BaseProcess] = {}
+        self._lines: dict[int, _Line] = {}
         self._stopping = False
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> int:
@@ -102,36 +108,55 @@ class Supervisor:
             await asyncio.sleep(delay_s)
         return exit_code
 
+    def change(self, work: Work, *, stop_s: float) -> None:
+        """Have workers that start from now on do this, and let all take so long to drain."""
+        self._work, self._stop_s = work, stop_s
+
+    async def hand_out(self, thing: object) -> list[str]:
+        """Give all workers something; tells of those that did not take it up.
+
+        One that does not serve yet gets it too, and is not waited for.
+        """
+        handed = [(number, line.hand(thing)) for number, line in sorted(self._lines.items())]
+        waited = {answer for _, answer in handed if answer is not None}
+        if waited:
+            await asyncio.wait(waited, timeout=_ANSWER_S)
+        answers = [(number, answer) for number, answer in handed if answer is not None]
+        problems = ((number, _problem(answer)) for number, answer in answers)
+        return [f"worker {number}: {problem}" for number, problem in problems if problem is not None]
+
     def _is_stopping(self) -> bool:
         return self._stopping
 
     async def _run_one(self, index: int, ready: asyncio.Event) -> int:
         loop = asyncio.get_running_loop()
-        ours, theirs = self._context.Pipe(duplex=False)
+        ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=self._work, args=(index, theirs), name=f"pleo-proxy worker {index}"
         )
         _start_tracker()
-        process.start()
+        # Inherited: until the worker has said what it does at a hangup, none reaches it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         theirs.close()
         self._processes[index] = process
         ended = loop.create_future()
 
         def serves() -> None:
-            loop.remove_reader(ours.fileno())
-            with suppress(EOFError):
-                if ours.recv():
-                    ready.set()
-                    self._emit(WorkerStarted(index, process.pid or 0))
+            ready.set()
+            self._emit(WorkerStarted(index, process.pid or 0))
 
-        loop.add_reader(ours.fileno(), serves)
+        line = self._lines[index] = _Line(ours, serves)
         loop.add_reader(process.sentinel, lambda: None if ended.done() else ended.set_result(None))
         try:
             await ended
         finally:
             loop.remove_reader(process.sentinel)
-            loop.remove_reader(ours.fileno())
-            ours.close()
+            del self._lines[index]
+            line.close()
         process.join()
         del self._processes[index]
         exit_code = process.exitcode or 0
@@ -149,6 +174,85 @@ class Supervisor:
             ends = monotonic() + patience_s
             while self._processes and monotonic() < ends:  # noqa: ASYNC110 - the keepers remove them
                 await asyncio.sleep(0.02)
+
+
+class _Line:
+    """The supervisor's end of the pipe to one worker."""
+
+    def __init__(self, connection: Connection, serves: Callable[[], None]) -> None:
+        self._connection = connection
+        self._serves: Callable[[], None] | None = serves
+        """To be told once, when the worker serves."""
+        self._answers: deque[asyncio.Future[str | None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection.fileno(), self._read)
+
+    def hand(self, thing: object) -> asyncio.Future[str | None] | None:
+        """Give the worker something; its answer is waited for if it serves."""
+        answer: asyncio.Future[str | None] = self._loop.create_future()
+        try:
+            self._connection.send(thing)
+        except OSError:
+            return None  # it is dying, and what takes its place begins with what is in force then
+        self._answers.append(answer)
+        return answer if self._serves is None else None
+
+    def close(self) -> None:
+        """Let go of the pipe: the worker has ended."""
+        self._loop.remove_reader(self._connection.fileno())
+        self._connection.close()
+        for answer in self._answers:
+            answer.cancel()
+
+    def _read(self) -> None:
+        try:
+            told = self._connection.recv()
+        except (EOFError, OSError):
+            self._loop.remove_reader(self._connection.fileno())
+            return
+        if self._serves is not None:
+            serves, self._serves = self._serves, None
+            serves()
+        elif self._answers:
+            answer = self._answers.popleft()
+            if not answer.done():
+                answer.set_result(told)
+
+
+def _problem(answer: asyncio.Future[str | None]) -> str | None:
+    """Why a worker did not take up what it was handed."""
+    if not answer.done():
+        return f"no answer within {_ANSWER_S:g} s"
+    return None if answer.cancelled() else answer.result()
+
+
+def take_from(connection: Connection, take: Callable[[Any], Awaitable[str | None]]) -> asyncio.Task[None]:
+    """In a worker: take what the supervisor hands out, one after the other, and answer; until cancelled.
+
+    :param take: tells why something was not taken up, or ``None``.
+    """
+    loop = asyncio.get_running_loop()
+    handed: asyncio.Queue[Any] = asyncio.Queue()
+
+    def read() -> None:
+        try:
+            handed.put_nowait(connection.recv())
+        except (EOFError, OSError):
+            loop.remove_reader(connection.fileno())
+
+    async def answer() -> None:
+        try:
+            while True:
+                told = await take(await handed.get())
+                with suppress(OSError):  # the supervisor is gone, which is told in another way
+                    connection.send(told)
+        finally:
+            loop.remove_reader(connection.fileno())
+
+    loop.add_reader(connection.fileno(), read)
+    # libuv has made it non-blocking, and what is half there would be lost.
+    os.set_blocking(connection.fileno(), True)
+    return asyncio.create_task(answer(), name="take from supervisor")
 
 
 def _start_tracker() -> None:

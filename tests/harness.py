@@ -213,7 +213,15 @@ async def running_proxy(
         now = clock or pleo.now
         live = Live(sink)
         running = await app.start(
-            settings, {}, emit=emit, metrics=metrics, stack=stack, clock=now, canary=sink.canary, live=live
+            settings,
+            {},
+            emit=emit,
+            metrics=metrics,
+            stack=stack,
+            clock=now,
+            canary=sink.canary,
+            live=live,
+            log=lambda log: sink.tell_from(log.level),
         )
         # Closed first, so that the drain meets no idle connection.
         session = await stack.enter_async_context(

@@ -30,6 +30,7 @@ GLOBEX = "91b0be00-2f6a-4f0b-8c55-0d5a3c1f7e02"
 CONTRACT = {
     "serve",
     "check",
+    "reload",
     "demo",
     "sandbox",
     "migrate-store",

@@ -67,6 +67,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "keyservice",
         "texts",
         "config",
+        "beacon",
         "envelope",
         "keyring",
         "store",
@@ -106,7 +107,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "notifications",
         "admin",
     ),
-    ("listening", "wiring", "readings", "groundwork", "watch", "app", "workers"),
+    ("listening", "wiring", "readings", "groundwork", "watch", "retune", "reload", "app", "workers"),
     ("cli", "__main__"),
 )
 """A module imports what stands before it, in lower layers or its own, and nothing else of the project."""
@@ -326,7 +327,8 @@ MAY_REVEAL = {
     "admin.pages": "shows a new link to who has the admin token",
     "admin.api": "answers with a new link to who has the admin token",
     "cli.grants": "prints a new link",
-    "cli.serve": "prints a new admin token, once, and hands the key ring to workers",
+    "cli.serve": "prints a new admin token, once",
+    "cli.handover": "hands the configuration and the key ring to workers",
     "cli.demo": "prints the demo's admin token, and opens its links",
 }
 """Modules that may call ``Secret.reveal()``, and what for. A new line here is a line to review."""

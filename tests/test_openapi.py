@@ -221,6 +221,7 @@ EVERYWHERE: dict[str, tuple[set[str], set[str], set[str]]] = {
     "see the audit trail": ({"GET /audit"}, {"listAuditRecords"}, {"audit list"}),
     "watch": ({"GET /live"}, {"watchLive"}, {"tail"}),
     "see the settings": ({"GET /settings"}, {"listSettings"}, {"check"}),
+    "reload": ({"POST /settings/reload"}, {"reloadConfiguration"}, {"reload"}),
 }
 """What operators see and do: on pages, by operations, by commands."""
 ONLY_PAGES = {

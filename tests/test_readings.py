@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.errors import StoreUnavailable
 from proxy.facts import StoreFailed, StoreRecovered
-from proxy.readings import Readings
+from proxy.readings import Readings, Reloads
 from proxy.replay import Kept, ReplayBody
 from proxy.sandbox import Sandbox
 from proxy.telemetry import families
@@ -145,6 +145,7 @@ def test_each_reading_comes_from_its_part() -> None:
         SimpleNamespace(outstanding={1: None, 2: None}),
         SimpleNamespace(waiting=18, dropped=19),
         lambda: True,
+        lambda: Reloads(succeeded=False, read_at=23.0),
         SimpleNamespace(waiting=20, exported=21, dropped=22),
     ]
     readings = Readings(*parts)
@@ -164,6 +165,8 @@ def test_each_reading_comes_from_its_part() -> None:
         (families.REPLAY, "disk"): 12,
         (families.JOURNAL,): 2,
         (families.STORE_UP,): 1.0,
+        (families.CONFIG_OK,): 0.0,
+        (families.CONFIG_AT,): 23.0,
         (families.AUDIT_WAITING,): 18,
         (families.TRACES_WAITING,): 20,
     }

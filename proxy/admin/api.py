@@ -11,7 +11,7 @@ from proxy import listing
 from proxy.admin.access import actor_of
 from proxy.admin.operations import Operation
 from proxy.admin.services import SERVICES
-from proxy.admin.shapes import GrantRow, Link, Nothing, TenantRow, TenantsPolicy
+from proxy.admin.shapes import GrantRow, Link, Nothing, ReloadReport, TenantRow, TenantsPolicy, Waiting
 from proxy.model import Role, Tenant
 from proxy.store import TenantGone
 
@@ -127,6 +127,20 @@ def _changing() -> list[Operation[Any, Any]]:
             refuses=_NO_TENANT,
         ),
         Operation(
+            id="reloadConfiguration",
+            method="POST",
+            path="/api/v1/reload",
+            role=Role.OPERATOR,
+            summary="Read the configuration again",
+            description="As SIGHUP does. Nothing is interrupted. With mistakes nothing is taken up.",
+            handler=_reload,
+            answer=ReloadReport,
+            refuses={
+                409: "The configuration has mistakes; the detail has all of them, and nothing was taken up.",
+                502: "A process did not take it up; the detail says which.",
+            },
+        ),
+        Operation(
             id="revokeGrant",
             method="POST",
             path="/api/v1/grants/{tenant}/revoke",
@@ -188,6 +202,12 @@ async def _enable(request: web.Request, asked: Nothing) -> TenantRow:
 async def _disable(request: web.Request, asked: Nothing) -> TenantRow:
     await request.app[SERVICES].switch(request.match_info["tenant"], actor_of(request).user, enabled=False)
     return await _tenant(request, asked)
+
+
+async def _reload(request: web.Request, _: Nothing) -> ReloadReport:
+    report = await request.app[SERVICES].reload_configuration(actor_of(request).user)
+    waiting = [Waiting(key=key, why=why) for key, why in report.needs_restart.items()]
+    return ReloadReport(source=report.source, changed=list(report.changed), needs_restart=waiting)
 
 
 async def _revoke(request: web.Request, asked: Nothing) -> GrantRow:

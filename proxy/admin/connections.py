@@ -48,9 +48,11 @@ class HeadLimits:
 class Listener:
     """The operator's listener, open. Made by :meth:`open`; to be closed by who opened it."""
 
-    def __init__(self, runner: web.AppRunner, listening: asyncio.Server) -> None:
+    def __init__(self, runner: web.AppRunner, limits: HeadLimits) -> None:
         self._runner = runner
-        self._listening = listening
+        self.limits = limits
+        """Of connections that are made from now on."""
+        self._listening: asyncio.Server
 
     @classmethod
     async def open(cls, app: web.Application, host: str, port: int, limits: HeadLimits) -> Listener:
@@ -63,17 +65,19 @@ class Listener:
         server = runner.server
         assert server is not None
         loop = asyncio.get_running_loop()
+        listener = cls(runner, limits)
 
         def connection() -> asyncio.Protocol:
             if len(server.connections) >= CONNECTIONS:
                 return _TurnedAway()
-            return _Connection(server, loop, limits)
+            return _Connection(server, loop, listener.limits)
 
         try:
-            return cls(runner, await loop.create_server(connection, host, port))
+            listener._listening = await loop.create_server(connection, host, port)
         except BaseException:
             await runner.cleanup()
             raise
+        return listener
 
     @property
     def name(self) -> tuple[object, ...]:

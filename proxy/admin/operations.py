@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from proxy.admin.access import require
 from proxy.admin.answers import data, problem
 from proxy.admin.shapes import Nothing
-from proxy.errors import OperatorError, QuestionError, TenantError
+from proxy.errors import ConfigurationError, OperatorError, QuestionError, TenantError
 from proxy.model import Role
 from proxy.store import TenantGone
 
@@ -123,7 +123,7 @@ def _status_of(error: OperatorError) -> HTTPStatus:
     match error:
         case QuestionError():
             return HTTPStatus.BAD_REQUEST
-        case TenantError():
+        case TenantError() | ConfigurationError():
             return HTTPStatus.CONFLICT
         case _:
             return HTTPStatus.BAD_GATEWAY

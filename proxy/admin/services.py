@@ -14,10 +14,11 @@ from proxy.admin.sso import SingleSignOn
 from proxy.admin.ways import CallersDoor
 from proxy.audit import Recorder
 from proxy.authorize import Authorize, create_link
-from proxy.config import InForce
+from proxy.config import InForce, Report
 from proxy.consents import reference_of
+from proxy.errors import ConfigurationError, OperatorError
 from proxy.explain import Explainer
-from proxy.facts import Emit, LinkCreated
+from proxy.facts import ConfigReloadAsked, Emit, LinkCreated
 from proxy.model import Clock, Grant, Secret
 from proxy.store import Store
 from proxy.telemetry.live import Live
@@ -26,9 +27,9 @@ from proxy.telemetry.trend import Trend
 from proxy.vault import Vault
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """Everything that a handler may use."""
+    """Everything that a handler may use. What the settings say of it is exchanged when they change."""
 
     public_url: str
     store: Store
@@ -55,8 +56,26 @@ class Services:
     """Signs what the audit trail is to have."""
     take_up: Callable[[], Awaitable[None]]
     """Have in force what is stored now: a process is not told of what it stores itself."""
+    reload: Callable[[], Awaitable[Report]] | None
+    """Read the configuration anew in all processes; ``None`` if it was read from nowhere."""
     emit: Emit
     clock: Clock
+
+    async def reload_configuration(self, user: str) -> Report:
+        """Have the configuration read again, in the name of ``user``.
+
+        :raises ConfigurationError: it has mistakes, and nothing of it was taken up.
+        :raises OperatorError: it was read from nowhere, or a process did not take it up.
+        """
+        if self.reload is None:
+            raise OperatorError("this proxy was started without a configuration that could be read again")
+        self.emit(ConfigReloadAsked(user))
+        report = await self.reload()
+        if report.mistakes:
+            raise ConfigurationError(report.source, list(report.mistakes))
+        if report.unreached:
+            raise OperatorError(f"{'; '.join(report.unreached)}; restart the proxy")
+        return report
 
     async def make_link(self, tenant: str, user: str) -> tuple[Secret, float]:
         """A one-time connect link for ``tenant``, made by ``user``, and when it expires.

@@ -77,6 +77,21 @@ class Link(Shape):
     expires_at: Instant
 
 
+class Waiting(Shape):
+    """A setting that was changed and keeps its value until a restart."""
+
+    key: str = Field(examples=["listen.proxy"])
+    why: str
+
+
+class ReloadReport(Shape):
+    """What came of reading the configuration again."""
+
+    source: str = Field(description="The file, or `the environment`.")
+    changed: list[str] = Field(description="Settings with another value from now on.")
+    needs_restart: list[Waiting]
+
+
 class PolicyRow(Shape):
     """What callers may ask of Pleo, from where, and how much."""
 

@@ -105,9 +105,16 @@ def _completion() -> tuple[click.Command, ...]:
     return (completion.completion,)
 
 
+def _reload() -> tuple[click.Command, ...]:
+    from proxy.cli import reloading  # noqa: PLC0415 - see _LOADERS
+
+    return (reloading.reload,)
+
+
 _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "serve": _serve,
     "check": _serve,
+    "reload": _reload,
     "demo": _demo,
     "sandbox": _sandbox,
     "tenants": _tenants,

@@ -11,22 +11,30 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Literal
 
 import click
 import uvloop
 
-from proxy import app, config, groundwork, hardening, listening, wiring, workers
+from proxy import app, beacon, config, groundwork, hardening, listening, workers
+from proxy.beacon import Beacon
 from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
-from proxy.cli.inputs import config_option, load_settings
-from proxy.config import Settings
+from proxy.cli.handover import Handover
+from proxy.cli.inputs import config_option
+from proxy.cli.reloading import loader, reload_signal, reloading
+from proxy.config import Configuration, Log, Reloaded, Settings
+from proxy.errors import OperatorError
 from proxy.exchange import RUN
+from proxy.facts import TaskCrashed
 from proxy.keyservice import open_service
 from proxy.model import Secret
-from proxy.notifications import channels_of
+from proxy.places import innermost_place
+from proxy.reload import Load, Reloader
 from proxy.telemetry import fan_out
 from proxy.telemetry.canary import Canary
 from proxy.telemetry.live import Live
@@ -42,16 +50,18 @@ UnixSockets = Mapping[Path, socket.socket]
 @click.command()
 @config_option
 def serve(config_path: Path | None) -> None:
-    """Run the proxy until SIGTERM or SIGINT, then drain."""
-    settings = load_settings(config_path, check_references=True)
-    for folder in _state_folders(settings):
+    """Run the proxy until SIGTERM or SIGINT, then drain; at SIGHUP read the configuration again."""
+    # Until there is somebody to hear it: what is read now is the newest.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    load = loader(config_path)
+    loaded = load()
+    for folder in _state_folders(loaded.settings):
         hardening.check_folder(folder)
-    wiring.exporter(settings, os.environ, time.time, Canary())  # before workers would each find it wanting
-    if settings.listen.workers == 1:
+    if loaded.settings.listen.workers == 1:
         keep_large_blocks()
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(loaded, load))
     else:
-        sys.exit(asyncio.run(_supervise(settings, config_path)))
+        sys.exit(asyncio.run(_supervise(loaded, load)))
 
 
 def _state_folders(settings: Settings) -> list[Path]:
@@ -61,58 +71,79 @@ def _state_folders(settings: Settings) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(loaded: Configuration, load: Load) -> None:
     metrics = Metrics()
-    log = log_sink(settings)
+    log = log_sink(loaded.settings)
     live = Live(log)
     emit = log.report = fan_out(log, metrics, *live.sinks)
-    stop = stop_signal()
+    stop, told = stop_signal(), reload_signal()
+
+    async def take_up(outcome: Reloaded) -> tuple[str, ...]:
+        await running.reloaded(outcome)
+        return ()
+
+    reloader = Reloader(loaded, load, take_up, emit, time.time)
     async with AsyncExitStack() as stack:
         stack.callback(live.close)
+        lit = stack.enter_context(Beacon.light(loaded.settings.store.state_dir))
         running = await app.start(
-            settings, os.environ, emit=emit, metrics=metrics, stack=stack, canary=log.canary, live=live
+            loaded,
+            os.environ,
+            emit=emit,
+            metrics=metrics,
+            stack=stack,
+            canary=log.canary,
+            live=live,
+            log=partial(_change, log),
+            reload=reloader.reload,
         )
         log.canary.watch("admin.token", *filter(None, [running.generated_admin_token]))
         _show_once(running.generated_admin_token)
         spare_the_collector()
+        await stack.enter_async_context(reloading(reloader, lit, told))
         await stop.wait()
 
 
-async def _supervise(settings: Settings, config_path: Path | None) -> int:
-    stop = stop_signal()
+async def _supervise(loaded: Configuration, load: Load) -> int:
+    settings = loaded.settings
+    stop, told = stop_signal(), reload_signal()
     emit = log_sink(settings)
+
+    async def take_up(outcome: Reloaded) -> list[str]:
+        given = _with_keys(outcome.configuration, keys)
+        if not outcome.mistakes:
+            supervisor.change(work(Handover(given)), stop_s=workers.stop_s(given.settings))
+            _change(emit, given.settings.log)
+        return await supervisor.hand_out(Handover(replace(outcome, configuration=given)))
+
     async with AsyncExitStack() as stack:
         workers.check_ports(settings)
+        lit = stack.enter_context(Beacon.light(settings.store.state_dir))
         generated, keys = await groundwork.prepare(settings, os.environ, stack, emit)
         sockets = listening.unix_sockets(settings, stack.enter_context(ExitStack()))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pleo-proxy-"))
-        handover = _Handover(keys.reveal())
-        work = partial(
-            _work, handover=handover, config_path=config_path, counts=Path(folder), sockets=sockets
-        )
-        supervisor = Supervisor(settings.listen.workers, work, emit, stop_s=workers.stop_s(settings))
+
+        def work(handover: Handover[Configuration]) -> workers.Work:
+            return partial(_work, handover=handover, counts=Path(folder), sockets=sockets)
+
+        first = work(Handover(_with_keys(loaded, keys)))
+        supervisor = Supervisor(settings.listen.workers, first, emit, stop_s=workers.stop_s(settings))
+        reloader = Reloader(loaded, load, take_up, emit, time.time)
+        await stack.enter_async_context(reloading(reloader, lit, told))
         return await supervisor.run(stop, on_ready=lambda: _show_once(generated))
 
 
-class _Handover:
-    """The key ring on its way to a worker.
-
-    It goes through the pipe by which multiprocessing starts a process, and is never written anywhere.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.keys = Secret(text)
-
-    def __reduce__(self) -> tuple[type[_Handover], tuple[str]]:
-        return _Handover, (self.keys.reveal(),)
+def _with_keys(configuration: Configuration, keys: Secret) -> Configuration:
+    """As workers get it: with the key ring itself, so that none of them asks a key service."""
+    vault = config.Vault(keys=keys)
+    return replace(configuration, settings=configuration.settings.model_copy(update={"vault": vault}))
 
 
 def _work(
     number: int,
-    ready: Connection,
+    supervisor: Connection,
     *,
-    handover: _Handover,
-    config_path: Path | None,
+    handover: Handover[Configuration],
     counts: Path,
     sockets: UnixSockets,
 ) -> None:
@@ -120,20 +151,33 @@ def _work(
 
     def run() -> None:
         hardening.close_to_others()
-        settings = load_settings(config_path, check_references=True)
-        settings = settings.model_copy(update={"vault": config.Vault(keys=handover.keys)})
+        # A hangup is told to all processes of a terminal; the supervisor hands on what it comes to.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         keep_large_blocks()
-        uvloop.run(_serve_with_others(settings, number, ready, counts, sockets))
+        uvloop.run(_serve_with_others(handover.what, number, supervisor, counts, sockets))
 
     keep_texts_back()
     sys.exit(exit_code_of(run))
 
 
 async def _serve_with_others(
-    settings: Settings, number: int, ready: Connection, counts: Path, sockets: UnixSockets
+    configuration: Configuration, number: int, supervisor: Connection, counts: Path, sockets: UnixSockets
 ) -> None:
+    settings = configuration.settings
     stop = stop_signal()
     workers.stop_with_parent(stop)
+
+    async def take(handed: Handover[Reloaded]) -> str | None:
+        try:
+            await running.reloaded(handed.what)
+        except OperatorError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - it must go on serving with what it has
+            emit(TaskCrashed("reload", type(error).__name__, innermost_place(error)))
+            return "internal error; its log says where"
+        return None
+
     metrics = Metrics(counts / str(number))
     metrics.add_up(lambda: [counts / str(other) for other in range(settings.listen.workers)])
     log = log_sink(settings, worker=number)
@@ -144,8 +188,8 @@ async def _serve_with_others(
         stack.callback(live.close)
         relay = Spoke(counts, number, live) if number else Hub(counts, settings.listen.workers, live)
         stack.callback(relay.close)
-        await app.start(
-            settings,
+        running = await app.start(
+            configuration,
             os.environ,
             emit=emit,
             metrics=metrics,
@@ -155,10 +199,15 @@ async def _serve_with_others(
             live=live,
             unix_sockets=sockets,
             rates=counts / "rates",
+            log=partial(_change, log),
+            reload=lambda: beacon.ask(settings.store.state_dir),
         )
         spare_the_collector()
-        ready.send(True)
+        supervisor.send(True)
+        taking = workers.take_from(supervisor, take)
         await stop.wait()
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
 
 
 def _show_once(token: Secret | None) -> None:
@@ -179,16 +228,24 @@ def stop_signal() -> asyncio.Event:
 def log_sink(settings: Settings, *, worker: int | None = None) -> LogSink:
     """The log on standard output, in the configured format or the one that fits where it goes."""
     stream = sys.stdout.buffer
-    log_format = settings.log.format or ("console" if stream.isatty() else "json")
     canary = Canary(RUN.encode())
+    log_format = _format_of(settings.log)
     return LogSink(stream, log_format=log_format, level=settings.log.level, worker=worker, canary=canary)
+
+
+def _change(sink: LogSink, log: Log) -> None:
+    sink.tell_from(log.level)
+
+
+def _format_of(log: Log) -> Literal["json", "console"]:
+    return log.format or ("console" if sys.stdout.buffer.isatty() else "json")
 
 
 @click.command()
 @config_option
 def check(config_path: Path | None) -> None:
     """Check the whole configuration and print what to enter into Pleo's registration form."""
-    settings = load_settings(config_path, check_references=True)
+    settings = loader(config_path)().settings
     if settings.vault.key_service is not None:
         open_service(settings.vault.key_service)  # asks nobody, but finds a missing extra
     for folder in _state_folders(settings):
@@ -200,8 +257,6 @@ def check(config_path: Path | None) -> None:
     ]
     for listener in settings.listen.proxy:
         listening.caller_tls(listener, lambda _fact: None)
-    channels_of(settings, os.environ, time.time)
-    wiring.exporter(settings, os.environ, time.time, Canary())
     for warning in [*config.warnings(settings), *listed]:
         click.echo(f"Warning: {warning}", err=True)
     sheet = config.registration_sheet(settings)

@@ -5,7 +5,7 @@ that a setting refers to. A secret is kept in :class:`proxy.model.Secret` only a
 environment read is the one handed in. The parts, each importing only those before it: ``values``,
 ``listeners``, ``secret_refs`` and ``store_url`` (kinds of value), ``sections``, ``notify``, ``tracing``,
 ``operators``, ``tuning`` and ``settings`` (the model), ``mistakes`` (in words), ``environment`` (variables),
-``loading``, ``tenants_file``, ``advice``, ``reference`` and ``in_force``.
+``loading``, ``tenants_file``, ``advice``, ``in_force``, ``reloading`` and ``reference``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from proxy.config.loading import FILE_VARIABLE, find, load
 from proxy.config.notify import Notify
 from proxy.config.operators import Admin
 from proxy.config.reference import reference, settings_table
+from proxy.config.reloading import Configuration, Reloaded, Report, configuration, reloaded, report
 from proxy.config.secret_refs import CredentialRef, EnvRef, FileRef, SecretRef, resolve
 from proxy.config.sections import Audit, Endpoints, Listen, Log, Pleo, Store, Vault
 from proxy.config.settings import Settings
@@ -30,6 +31,7 @@ __all__ = [
     "Admin",
     "Audit",
     "CallerListener",
+    "Configuration",
     "CredentialRef",
     "Endpoints",
     "EnvRef",
@@ -41,18 +43,23 @@ __all__ = [
     "Notify",
     "Pleo",
     "Refresh",
+    "Reloaded",
+    "Report",
     "SecretRef",
     "Settings",
     "SocketPath",
     "Store",
     "TenantEntry",
     "Vault",
+    "configuration",
     "find",
     "in_force",
     "load",
     "load_tenants_file",
     "reference",
     "registration_sheet",
+    "reloaded",
+    "report",
     "resolve",
     "settings_table",
     "tcp_addresses",

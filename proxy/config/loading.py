@@ -92,6 +92,8 @@ def read_toml(path: Path) -> dict[str, object]:
         mistake = "lists or tables in the file are nested hundreds deep; flatten them"
     except IsADirectoryError:
         mistake = "this is a directory; name the file in it"
+    except FileNotFoundError:
+        mistake = "there is no such file; put it back, or correct the path"
     except OSError:
         mistake = "the file cannot be read; let this user read it"
     raise ConfigurationError(str(path), [mistake])

@@ -146,7 +146,7 @@ def _rest(details: ErrorDetails, model: type[BaseModel], item: str) -> str:
         return f": unknown key; {_nearest_key(item, model)}"
     field = field_at(model, loc)
     if field is None:
-        return f": must be a table; write {_heading(item, model)} with its keys below"
+        return f": {_of_tables(details, model, item)}"
     if details["type"] == "missing":
         return f" is missing: it is required; {_how_to_add(field, item)}"
     rule = _rule(details, field)
@@ -155,6 +155,14 @@ def _rest(details: ErrorDetails, model: type[BaseModel], item: str) -> str:
     if not field.is_required() and details["input"] == field.get_default():
         return f" = {default_of(field)} (the default): {rule}"
     return f" = {shown(details['input'], field)}: {rule}"
+
+
+def _of_tables(details: ErrorDetails, model: type[BaseModel], item: str) -> str:
+    """What is wrong with a table as such, or between two."""
+    reason = details.get("ctx", {}).get("error")
+    if isinstance(reason, Rule):
+        return str(reason)
+    return f"must be a table; write {_heading(item, model)} with its keys below"
 
 
 def _nearest_key(item: str, model: type[BaseModel]) -> str:

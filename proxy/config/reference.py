@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from proxy.config.environment import variable
 from proxy.config.mistakes import default_of, field_at, keys_of, kind_of
+from proxy.config.reloading import NEEDS_RESTART
 from proxy.config.settings import Settings
 
 _INTRODUCTION = """\
@@ -55,7 +56,9 @@ lie between 0 and 1. Relative paths start at the working directory, and `~` is n
 
 ## Settings
 
-"—" means that there is no default: the meaning says what holds without the key.
+"—" means that there is no default: the meaning says what holds without the key. "Change" says what puts
+another value in force: `reload` is [`pleo-proxy reload`](operating.md#changing-the-configuration), SIGHUP or
+the button on the settings page; `restart` is a restart of the proxy.
 
 <!-- made from the settings model: begin -->
 """
@@ -70,7 +73,7 @@ def reference() -> str:
 
 def settings_table(settings_model: type[BaseModel]) -> str:
     """All settings of a model as one Markdown table, in the order of the file."""
-    rows = ["| key | environment variable | type | default | meaning |", "|---|---|---|---|---|"]
+    rows = ["| key | environment variable | type | default | change | meaning |", "|---|---|---|---|---|---|"]
     rows += [_row(settings_model, key) for key in keys_of(settings_model)]
     return "\n".join(rows) + "\n"
 
@@ -80,5 +83,6 @@ def _row(model: type[BaseModel], key: str) -> str:
     if field is None:
         raise LookupError(key)
     default = "required" if field.is_required() else f"`{default_of(field)}`" if default_of(field) else "—"
-    cells = (f"`{key}`", f"`{variable(key)}`", kind_of(field).text, default, field.description or "")
+    change = "restart" if key in NEEDS_RESTART else "reload"
+    cells = (f"`{key}`", f"`{variable(key)}`", kind_of(field).text, default, change, field.description or "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

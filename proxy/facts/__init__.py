@@ -17,9 +17,12 @@ from proxy.facts.operators import AdminLockedOut as AdminLockedOut
 from proxy.facts.operators import AdminLoggedIn as AdminLoggedIn
 from proxy.facts.operators import AdminLoggedOut as AdminLoggedOut
 from proxy.facts.operators import AdminLoginFailed as AdminLoginFailed
+from proxy.facts.operators import ConfigReloadAsked as ConfigReloadAsked
 from proxy.facts.operators import LinkCreated as LinkCreated
 from proxy.facts.operators import LinkOpened as LinkOpened
 from proxy.facts.operators import LinkRefused as LinkRefused
+from proxy.facts.process import ConfigReloaded as ConfigReloaded
+from proxy.facts.process import ConfigReloadFailed as ConfigReloadFailed
 from proxy.facts.process import ProxyDraining as ProxyDraining
 from proxy.facts.process import ProxyStarted as ProxyStarted
 from proxy.facts.process import ProxyStopped as ProxyStopped

@@ -79,6 +79,14 @@ class AdminLockedOut(Fact):
 
 
 @dataclass(slots=True)
+class ConfigReloadAsked(Fact):
+    """Somebody asked at the operator's listener to have the configuration read again."""
+
+    event: ClassVar[str] = "config.reload_asked"
+    user: str
+
+
+@dataclass(slots=True)
 class AdminLoggedOut(Fact):
     """Somebody ended their session on the operator's pages."""
 

@@ -42,6 +42,29 @@ class WorkerDied(Fact):
 
 
 @dataclass(slots=True)
+class ConfigReloaded(Fact):
+    """A changed configuration was read, and what of it can be taken up at run time is in force."""
+
+    event: ClassVar[str] = "config.reloaded"
+    source: str
+    changed: tuple[str, ...]
+    """Keys with another value from now on."""
+    needs_restart: tuple[str, ...]
+    """Keys that were changed and keep their value until a restart."""
+
+
+@dataclass(slots=True)
+class ConfigReloadFailed(Fact):
+    """The configuration was read again and has mistakes; nothing of it was taken up."""
+
+    event: ClassVar[str] = "config.reload_failed"
+    level: ClassVar[Level] = "error"
+    source: str
+    mistakes: tuple[str, ...]
+    """Each with item, value, rule and remedy, and no secret among them."""
+
+
+@dataclass(slots=True)
 class ProxyDraining(Fact):
     """A stop was asked for: no new connections; what is under way is finished, bounded by ``drain_s``."""
 

@@ -44,16 +44,38 @@ class Herald:
         self._told: dict[Trouble, Record] = memory.read(folder)
         """What arrived on some channel: only that is told after a restart."""
         self._watch = Watch(rules, {trouble: replace(record) for trouble, record in self._told.items()})
+        self._pauses_s = pauses_s
         self._courier = Courier(channels, emit, self._delivered, pauses_s)
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Former couriers, each with its last try."""
+        self._task: asyncio.Task[None] | None = None
+        self._look_if_anybody_listens(channels)
+
+    def change(self, rules: Rules, channels: Sequence[Channel] | None) -> None:
+        """Go by other rules, and tell on other channels; ``None`` for the same. What waits is tried once."""
+        self._watch.rules = rules
+        if channels is None:
+            return
+        leaving = asyncio.create_task(self._courier.close(), name="notify leaving")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        self._courier = Courier(channels, self._emit, self._delivered, self._pauses_s)
+        self._look_if_anybody_listens(channels)
+
+    def _look_if_anybody_listens(self, channels: Sequence[Channel]) -> None:
         # Without a channel there is nobody to tell, and nothing to look for.
-        self._task = asyncio.create_task(self._run(), name="notify") if channels else None
+        if self._task is not None and not channels:
+            self._task.cancel()
+            self._task = None
+        elif self._task is None and channels:
+            self._task = asyncio.create_task(self._run(), name="notify")
 
     async def close(self) -> None:
         """Look no more, and try once what waits; bounded."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._courier.close()
+        await asyncio.gather(self._courier.close(), *self._leaving)
 
     async def _run(self) -> None:
         while True:

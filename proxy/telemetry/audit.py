@@ -75,6 +75,9 @@ AUDITED: Mapping[type[Fact], Rule] = {
     facts.AdminLockedOut: Rule(),
     facts.AdminLoggedOut: Rule(),
     facts.TenantsLoaded: Rule(only=_changed_something),
+    facts.ConfigReloadAsked: Rule(),
+    facts.ConfigReloaded: Rule(),
+    facts.ConfigReloadFailed: Rule(),
     facts.ProxyStarted: Rule(),
     facts.ProxyDraining: Rule(),
 }
@@ -141,7 +144,7 @@ class AuditSink:
 
     def __init__(self, clock: Clock, *, keep_s: float, canary: Canary | None = None) -> None:
         self._clock = clock
-        self._keep_s = keep_s
+        self.keep_s = keep_s
         self._canary = canary or Canary()
         self._actor = "proxy"
         self._waiting: deque[Entry] = deque()
@@ -297,7 +300,7 @@ class AuditSink:
     async def _prune(self) -> None:
         assert self._ledger is not None
         try:
-            await self._ledger.prune(self._clock() - self._keep_s)
+            await self._ledger.prune(self._clock() - self.keep_s)
         except StoreUnavailable:
             pass  # the next hour will do
         except AuditError as error:

@@ -102,6 +102,8 @@ JOURNAL = "pleo_proxy_journal_records"
 STORE_UP = "pleo_proxy_store_up"
 AUDIT_WAITING = "pleo_proxy_audit_records_waiting"
 TRACES_WAITING = "pleo_proxy_traces_waiting"
+CONFIG_OK = "pleo_proxy_config_last_reload_successful"
+CONFIG_AT = "pleo_proxy_config_last_reload_success_timestamp_seconds"
 _BUILD = "pleo_proxy_build_info"
 
 
@@ -126,6 +128,8 @@ GAUGES: Mapping[str, Gauge] = {
     REPLAY: Gauge("Bytes of bodies kept for a second sending.", ("place",)),
     JOURNAL: Gauge("Token pairs in the journal that the store does not have yet."),
     STORE_UP: Gauge("1 while the store works for every process, else 0.", (), "least"),
+    CONFIG_OK: Gauge("1 unless the last reload of the configuration failed.", (), "least"),
+    CONFIG_AT: Gauge("When the configuration in force was read.", (), "same"),
     AUDIT_WAITING: Gauge("Audit records in memory that the store does not have yet."),
     TRACES_WAITING: Gauge("Requests and refreshes whose spans are to be sent to the collector."),
 }

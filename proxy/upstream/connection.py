@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         on_lost: Callable[[Connection], None],
     ) -> None:
         self._origin = origin
-        self._limits = limits
+        self.limits = limits
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -157,11 +157,11 @@ class Connection(asyncio.Protocol):
         if self._head is None:
             if self._transport.is_closing():
                 self._transport.abort()  # a peer that does not finish the closing handshake
-        elif now - self._began_at > self._limits.total_s:
+        elif now - self._began_at > self.limits.total_s:
             kind = UpstreamTimeout if self._waits_for_caller else Silent
-            self._end(kind(f"{self._origin} took longer than {self._limits.total_s:g} s"))
-        elif not self._reading_paused and self._silence(now) > self._limits.idle_s:
-            self._end(Silent(f"{self._origin} was silent for {self._limits.idle_s:g} s"))
+            self._end(kind(f"{self._origin} took longer than {self.limits.total_s:g} s"))
+        elif not self._reading_paused and self._silence(now) > self.limits.idle_s:
+            self._end(Silent(f"{self._origin} was silent for {self.limits.idle_s:g} s"))
 
     def _silence(self, now: float) -> float:
         """Seconds without progress that are the upstream's."""
@@ -211,8 +211,8 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif in_head and self._answer is not None:
             self._left = _counted(self._answer.headers, self._answer.buffered)
-        elif self._bare > self._limits.head_bytes:
-            limit = self._limits.head_bytes
+        elif self._bare > self.limits.head_bytes:
+            limit = self.limits.head_bytes
             self._end(UpstreamUnreachable(f"{self._origin} sent a head of more than {limit} bytes"))
 
     def _take_counted(self, data: bytes) -> None:
@@ -278,7 +278,7 @@ class Connection(asyncio.Protocol):
         # RFC 9110 section 15.2: interim answers are ours to consume. After 101 the parser stops by itself.
         if status < 200 or self._done:
             return
-        limit = self._limits.head_bytes
+        limit = self.limits.head_bytes
         if self._bare > limit and sum(len(name) + len(value) + 4 for name, value in self._fields) > limit:
             return  # data_received refuses it, as `_bare` stays where it is
         self._bare = 0

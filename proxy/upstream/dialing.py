@@ -66,7 +66,7 @@ class Dialer:
         """``connect_s`` bounds all of it. TLS is with the origin, also inside a tunnel."""
         self._origin = origin
         self._ssl = ssl_context
-        self._connect_s = connect_s
+        self.connect_s = connect_s
         self._tunnel = _connect_request(origin, http_proxy) if http_proxy is not None else b""
         # The HTTP proxy is wherever the operator has it, and resolves the origin's name itself.
         self._sockets = sockets if http_proxy is None else None
@@ -78,7 +78,7 @@ class Dialer:
         :raises Outage: there is none; the text says why
         """
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(self.connect_s):
                 sock = await self._open_socket()
                 # asyncio and uvloop both set TCP_NODELAY, and close the socket if TLS fails.
                 _, protocol = await asyncio.get_running_loop().create_connection(

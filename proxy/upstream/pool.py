@@ -10,7 +10,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 
 from proxy.addresses import Destination, Network
@@ -39,6 +39,10 @@ that DNS no longer gives may go on answering for a while, and then be another se
 life of many such records, and one more handshake in five minutes costs nothing."""
 MAX_AGE_JITTER = 0.1
 """So that connections that were opened together do not all end together."""
+
+
+def _sweep_s(limits: Limits) -> float:
+    return min(SWEEP_S, limits.idle_s / 4, limits.total_s / 4)
 
 
 class Upstream:
@@ -84,7 +88,7 @@ class Upstream:
         self._pool_size = pool_size
         self._keepalive_s = keepalive_s
         self._max_age_s = max_age_s
-        self._sweep_s = min(SWEEP_S, idle_s / 4, total_s / 4)
+        self._sweep_s = _sweep_s(self._limits)
         self._sweep: asyncio.TimerHandle | None = None
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
@@ -95,6 +99,20 @@ class Upstream:
         self._stale_retries = 0
         self._breaker = Breaker(clock)
         self._emit = emit
+
+    def change(self, *, connect_s: float, idle_s: float, total_s: float, head_bytes: int) -> None:
+        """Bound from now on what begins by these; what is under way goes on with those of its begin."""
+        self._dialer.connect_s = connect_s
+        limits = Limits(idle_s, total_s, head_bytes)
+        if limits == self._limits:
+            return
+        self._limits, self._sweep_s = limits, _sweep_s(limits)
+        # A connection has its bounds for life, so none of those that are open gets another request.
+        for connection in self._open:
+            connection.ends_at = -inf
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
 
     @property
     def stats(self) -> dict[str, int]:
@@ -288,6 +306,8 @@ class Upstream:
         connection = await self._dialer.dial(self._new_connection)
         age_s = self._max_age_s * random.uniform(1 - MAX_AGE_JITTER, 1 + MAX_AGE_JITTER)  # noqa: S311 - no secret
         connection.ends_at = self._loop.time() + age_s
+        if connection.limits is not self._limits:
+            connection.ends_at = -inf  # they were changed while it was made: it is for one request
         self._connects += 1
         if not connection.is_lost:
             self._open.add(connection)
