@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint docs browser promtool licences sbom audit bench bench-quick scale lock fuzz api-fuzz soak fuzz-coverage
+.PHONY: run test lint docs browser screenshots promtool licences sbom audit bench bench-quick scale lock fuzz api-fuzz soak fuzz-coverage
 
 run: .venv/run
 	@$(BIN)/pleo-proxy demo
@@ -25,6 +25,10 @@ browser:
 promtool:
 	@command -v promtool >/dev/null || $(SUDO) apt-get install -y --no-install-recommends prometheus || \
 	    { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends prometheus; }
+
+# Pictures of every page for the documents, and the page that shows them. Look at each before you commit it.
+screenshots: .venv/dev browser
+	@$(BIN)/python -m tests.browser.screenshots
 
 lint: .venv/dev
 	$(BIN)/ruff check .

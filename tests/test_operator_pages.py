@@ -83,7 +83,9 @@ def test_every_state_has_a_word(state: GrantState, outcome: Outcome | None) -> N
 
 def test_a_token_is_told_by_its_age_and_its_lifetime() -> None:
     """Also one that has expired, and none at all."""
-    assert words.token_age(GOOD, NOW) == "4 minutes of 15 minutes"
+    assert words.token_age(GOOD, NOW) == "4 of 15 minutes"
+    assert words.token_age(GOOD, NOW - 239) == "under a minute of 15 minutes"
+    assert words.token_age(GOOD, NOW - 180) == "1 minute of 15 minutes"
     assert words.token_age(GOOD, NOW + 660) == "expired under a minute ago, lived 15 minutes"
     assert words.token_age(replace(GOOD, issued_at=None), NOW) == "none"
     assert words.token_age(None, NOW) == "none"
@@ -344,7 +346,7 @@ async def test_last_refusals_are_told_with_their_reasons(proxy: Proxy) -> None:
     text = shown_text(await (await logged_in(proxy)).get("/tenants/acme"))
     [id_, *_] = [line["request_id"] for line in proxy.lines("request.finished") if line["status"] == 403]
     assert f"policy-refused to 127.0.0.1, 3 times within a minute; first request {id_}" in text
-    assert "Nothing was refused" in shown_text(await (await logged_in(proxy)).get("/tenants/globex"))
+    assert "No rule refused anything" in shown_text(await (await logged_in(proxy)).get("/tenants/globex"))
 
 
 async def test_there_is_no_page_of_a_tenant_that_is_not_there(proxy: Proxy) -> None:

@@ -86,9 +86,10 @@ def token_age(grant: Grant | None, now: float) -> str:
     if grant is None or grant.issued_at is None or grant.access_expires_at is None:
         return "none"
     lifetime = span(max(0.0, grant.access_expires_at - grant.issued_at))
+    unit = lifetime.partition(" ")[2]
     if now >= grant.access_expires_at:
         return f"expired {ago(grant.access_expires_at, now)}, lived {lifetime}"
-    return f"{span(max(0.0, now - grant.issued_at))} of {lifetime}"
+    return f"{span(max(0.0, now - grant.issued_at)).removesuffix(f' {unit}')} of {lifetime}"
 
 
 def until_reauth(grant: Grant | None, now: float) -> str:

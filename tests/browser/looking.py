@@ -9,7 +9,15 @@ from playwright.async_api import Page, ViewportSize
 
 WIDE, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+BETWEEN = (700, 1089, 1240)
+"""Widths in pixels at which a page is laid out in other ways."""
 _OVERFLOW = "() => document.scrollingElement.scrollWidth - innerWidth"
+_STICKS_OUT = """() => {
+    const main = document.querySelector('main');
+    const edge = main.getBoundingClientRect().right - parseFloat(getComputedStyle(main).paddingRight);
+    const out = [...main.querySelectorAll('*')].find((each) => each.getBoundingClientRect().right > edge + 1);
+    return out && `${out.tagName} ${out.textContent.trim().slice(0, 40)}`;
+}"""
 _WEAK = """() => {
     const lightness = (colour) => {
         const [r, g, b] = colour.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255)
@@ -38,11 +46,19 @@ _AXE_IS_THERE = "() => 'axe' in window"
 _AXE = "() => axe.run(document, {resultTypes: ['violations']})"
 
 
-async def faults_of_look(page: Page) -> list[str]:
-    """Everything that is wrong with the page as it is shown now."""
+async def faults_of_width(page: Page) -> list[str]:
+    """What is too wide for the page as it is shown now."""
     faults = []
     if (overflow := await page.evaluate(_OVERFLOW)) > 0:
         faults.append(f"{overflow} px must be scrolled sideways")
+    if out := await page.evaluate(_STICKS_OUT):
+        faults.append(f"sticks out of its frame: {out}")
+    return faults
+
+
+async def faults_of_look(page: Page) -> list[str]:
+    """Everything that is wrong with the page as it is shown now."""
+    faults = await faults_of_width(page)
     faults += [f"weak contrast: {text}" for text in await page.evaluate(_WEAK)]
     if not await page.evaluate(_AXE_IS_THERE):
         await page.evaluate(AXE_SCRIPT)

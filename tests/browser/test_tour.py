@@ -12,7 +12,7 @@ from jinja2.meta import find_referenced_templates
 from playwright.async_api import BrowserContext
 
 from proxy.admin import answers
-from tests.browser.looking import PHONE, SCHEMES, WIDE, faults_of_look
+from tests.browser.looking import BETWEEN, PHONE, SCHEMES, WIDE, faults_of_look, faults_of_width
 from tests.browser.scene import scene
 from tests.browser.tour import STOPS, tour
 from tests.browser.watching import watching
@@ -20,7 +20,10 @@ from tests.browser.watching import watching
 TEMPLATES = Path(str(files("proxy.admin").joinpath("templates")))
 FAULTY = {
     "<p>Nothing is wrong here</p>": [],
-    "<div style='width: 5000px; height: 1px'></div>": ["3728 px must be scrolled sideways"],
+    "<div style='width: 5000px; height: 1px'></div>": [
+        "3728 px must be scrolled sideways",
+        "sticks out of its frame",
+    ],
     "<p style='color: #bbb; background: #ccc'>pale</p>": ["weak contrast", "serious color-contrast"],
     "<img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>": ["critical image-alt"],
     "<input name='nameless'>": ["critical label"],
@@ -68,6 +71,9 @@ async def test_every_page_can_be_used_by_everybody(
         async for name in tour(page, proxy):
             stops.append(name)
             seen.add(rendered[-1])
+            for width in BETWEEN:
+                await page.set_viewport_size({"width": width, "height": WIDE["height"]})
+                faults += [f"{name}, {width} px: {fault}" for fault in await faults_of_width(page)]
             for size in (WIDE, PHONE):
                 await page.set_viewport_size(size)
                 for scheme in SCHEMES:

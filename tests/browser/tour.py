@@ -19,6 +19,7 @@ STOPS = {
     "login": "The login",
     "login-refused": "A token that is none",
     "problem": "What a refusal means, for developers",
+    "problems": "All refusals there are",
     "continue": "After a link in a mail, for a moment",
     "overview": "All tenants, those first that need somebody",
     "overview-attention": "Those that need somebody",
@@ -62,6 +63,8 @@ async def _public(page: Page, proxy: Proxy) -> Walk:
     yield "login-refused"
     await page.goto(f"{proxy.admin_url}/problems/needs-reauth")
     yield "problem"
+    await page.goto(f"{proxy.admin_url}/problems")
+    yield "problems"
     await _followed_from_elsewhere(page, proxy)
     yield "continue"
 
