@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from proxy.sandbox import Sandbox
 from tests.harness import Proxy, running_proxy
+from tests.log_watch import Watch
 from tests.postgres import Server
 
 # How long one example takes on a busy machine says nothing about the rule that it tries.
@@ -21,6 +22,25 @@ settings.load_profile("unhurried")
 
 # A shell that starts the tests in the background has Ctrl-C ignored, by every process that they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def log_watch() -> Iterator[Watch]:
+    """Sees every log line, of this process and of each ``serve`` that a test starts."""
+    watch = Watch()
+    with watch.on():
+        yield watch
+        faults = watch.faults()
+        watch.close()
+    assert faults == [], "log lines that are in no schema, after the last test"
+
+
+@pytest.fixture(autouse=True)
+def log_lines(log_watch: Watch) -> Iterator[None]:
+    """Set up first and so torn down last: no test leaves a log line behind that is in no schema."""
+    yield
+    faults = log_watch.faults()
+    assert faults == [], "log lines that are in no schema"
 
 
 @pytest.fixture

@@ -20,10 +20,12 @@ from urllib.parse import urlencode
 
 from proxy import app, lifecycle, pairs
 from proxy.config import Settings
-from proxy.facts import Emit, Fact
+from proxy.facts import Fact
 from proxy.model import Secret, Tenant
 from proxy.oauth import TokenPair
+from proxy.telemetry import fan_out
 from proxy.telemetry.metrics import Metrics
+from tests import log_watch
 from tests.harness import until
 
 PATIENCE_S = 5.0
@@ -300,7 +302,7 @@ async def stage(
         }
     )
     clock, facts = Clock(), []  # type: tuple[Clock, list[Fact]]
-    emit: Emit = facts.append
+    emit = fan_out(log_watch.sink(), facts.append)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(up.stop)
         stack.push_async_callback(auth.stop)

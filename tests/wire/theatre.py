@@ -16,7 +16,9 @@ from proxy.config import Settings
 from proxy.facts import Fact, RequestCrashed, RequestFinished, TaskCrashed
 from proxy.model import Secret, Tenant
 from proxy.oauth import TokenPair
+from proxy.telemetry import fan_out
 from proxy.telemetry.metrics import Metrics
+from tests import log_watch
 from tests.wire.messages import Malformed, Message, Reader
 from tests.wire.recorder import Recorder
 
@@ -88,7 +90,8 @@ async def theatre(folder: Path, recorder: Recorder | None = None, **limits: obje
         upstream = await (recorder or Recorder()).start()
         stack.push_async_callback(upstream.stop)
         settings = settings_before(upstream, folder, **limits)
-        running = await app.start(settings, {}, emit=seen, metrics=Metrics(), stack=stack)
+        emit = fan_out(log_watch.sink(), seen)
+        running = await app.start(settings, {}, emit=emit, metrics=Metrics(), stack=stack)
         await _connect(running)
         yield Theatre(running, upstream, crashes, finished)
 
