@@ -220,7 +220,7 @@ EVERYWHERE: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "see the audit trail": ({"GET /audit"}, {"listAuditRecords"}, {"audit list"}),
     "watch": ({"GET /live"}, {"watchLive"}, {"tail"}),
-    "see the settings": ({"GET /settings"}, {"listSettings"}, {"check"}),
+    "see the settings": ({"GET /settings"}, {"listSettings"}, {"settings"}),
     "reload": ({"POST /settings/reload"}, {"reloadConfiguration"}, {"reload"}),
 }
 """What operators see and do: on pages, by operations, by commands."""
@@ -232,7 +232,7 @@ ONLY_PAGES = {
 NOT_ON_PAGES = {
     "showHealth", "showReadiness", "showMetrics",  # for monitoring
     "showDescription",
-    "explainRequest",  # `pleo-proxy explain`
+    "explainRequest",  # a command has it, too
 }  # fmt: skip
 
 

@@ -51,6 +51,12 @@ def _grants() -> tuple[click.Command, ...]:
     return grants.connect, grants.grants
 
 
+def _settings() -> tuple[click.Command, ...]:
+    from proxy.cli import settings  # noqa: PLC0415 - see _LOADERS
+
+    return (settings.settings,)
+
+
 def _explain() -> tuple[click.Command, ...]:
     from proxy.cli import explain  # noqa: PLC0415 - see _LOADERS
 
@@ -122,6 +128,7 @@ _LOADERS: dict[str, Callable[[], tuple[click.Command, ...]]] = {
     "connect": _grants,
     "grants": _grants,
     "explain": _explain,
+    "settings": _settings,
     "keys": _keys,
     "audit": _audit,
     "migrate-store": _migrate_store,
