@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,9 +18,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from proxy.admin import all_operations
 from proxy.admin.operations import Operation
 from proxy.cli import cli
+from proxy.model import Role
+from proxy.sandbox import Sandbox
 from tests import api_page
-from tests.harness import ADMIN_TOKEN, Answer, Proxy
-from tests.operator_browser import ask
+from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy
+from tests.operator_browser import ask, logged_in
 from tests.test_house_rules import all_commands, section_titles
 
 OPERATIONS = all_operations()
@@ -193,6 +197,61 @@ async def test_many_mistakes_make_a_short_answer(proxy: Proxy) -> None:
     assert answer.status == 400
     assert answer.json()["detail"].count(";") == 9
     assert b"not-shown" not in answer.body
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who announces a question and keeps it to themselves gets 408."""
+    monkeypatch.setattr("proxy.admin.operations._BODY_S", 0.05)
+    host, _, port = proxy.app.admin_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    fields = ["Host: localhost", f"Authorization: Bearer {ADMIN_TOKEN}", "Content-Type: application/json"]
+    head = "\r\n".join(["POST /api/v1/explain HTTP/1.1", *fields, "Content-Length: 20", "", ""])
+    writer.write(head.encode() + b'{"path"')
+    async with asyncio.timeout(10):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nContent-Type: application/problem+json\r\n" in answer
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/api/v1/openapi.json"])
+async def test_what_is_for_everyone_takes_any_query(proxy: Proxy, path: str) -> None:
+    """Load balancers and scrapers add what they like, and nothing depends on it."""
+    assert (await ask(proxy, "GET", f"{path}?probe=1&probe=2")).status == 200
+
+
+# --- who may
+
+
+async def test_roles_are_those_of_the_document(pleo: Sandbox, tmp_path: Path) -> None:
+    """With each role's token, and with none: let in where the document lists the role, and nowhere else."""
+    tokens = {Role.OPERATOR: ADMIN_TOKEN, Role.VIEWER: "viewer-token-of-the-tests", None: None}
+    admin = {"token": ADMIN_TOKEN, "viewer_token": tokens[Role.VIEWER]}
+    async with running_proxy(pleo, tmp_path, admin=admin) as proxy:
+        for operation in ENDING:
+            shown = DOCUMENT["paths"][operation.path][operation.method.lower()]
+            for role, token in tokens.items():
+                headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+                path = operation.path.format(tenant="acme")
+                answer = await ask(proxy, operation.method, path, headers=headers)
+                listed = [one["token"] for one in shown["security"] if "token" in one]
+                may = not shown["security"] or any(role in roles for roles in listed)
+                refusal = 403 if token else 401
+                assert (answer.status == refusal) != may, (operation.id, role, answer.status)
+
+
+@pytest.mark.parametrize("operation", ENDING, ids=name_of)
+async def test_sessions_need_what_the_document_says(proxy: Proxy, operation: Operation[Any, Any]) -> None:
+    """From a page the token of its forms goes with exactly those operations that list it."""
+    browser = await logged_in(proxy)
+    path = operation.path.format(tenant="acme")
+    shown = DOCUMENT["paths"][operation.path][operation.method.lower()]
+    needs = any("form" in one for one in shown["security"])
+    assert ((await browser.send(operation.method, path)).status == 403) == needs
+    form = {DOCUMENT["components"]["securitySchemes"]["form"]["name"]: await browser.csrf()}
+    assert (await browser.send(operation.method, path, None, form)).status != 403
 
 
 # --- three surfaces, one set of actions
