@@ -36,6 +36,7 @@ CONTRACT = {
     "migrate-store",
     "notify test",
     "connect",
+    "settings",
     "explain",
     *(f"tenants {name}" for name in ("add", "set", "list", "show", "remove", "enable", "disable", "apply")),
     *(f"grants {name}" for name in ("list", "show", "refresh", "revoke")),
