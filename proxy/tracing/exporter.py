@@ -64,7 +64,7 @@ def require_extra() -> None:
     except ImportError:
         raise OperatorError(
             "tracing.endpoint: OpenTelemetry is not installed (the extra pleo-proxy[otel]); run "
-            "`pip install 'pleo-proxy[otel]'`, or `pip install --require-hashes -r requirements-extras.lock`"
+            "`pip install --require-hashes -r requirements-extras.lock`"
         ) from None
 
 
