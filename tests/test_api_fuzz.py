@@ -142,6 +142,7 @@ async def live(pleo: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for name in CONNECTED:
             await proxy.add_tenant(name)
             assert (await proxy.connect(name)).status == 200
+        proxy.let_reload()
         # Else a stream would have no end; so it ends after its first look.
         proxy.app.admin[STREAMS].closing.set()
         yield proxy

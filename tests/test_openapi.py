@@ -117,6 +117,7 @@ ENDING = [one for one in OPERATIONS if one.media_type != "text/event-stream"]
 @pytest.mark.parametrize("operation", ENDING, ids=name_of)
 async def test_the_examples_work(proxy: Proxy, operation: Operation[Any, Any]) -> None:
     """Each line of curl on the page does what the operation is for."""
+    proxy.let_reload()
     answer = await sent(proxy, api_page.curl(operation))
     assert answer.status == operation.status, answer.body
     assert (answer.header("Content-Type") or "").startswith(operation.media_type)
