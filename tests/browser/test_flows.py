@@ -214,7 +214,7 @@ async def test_a_refusal_leads_to_a_page_that_explains_it(proxy: Proxy, page: Pa
     for refusal in REFUSALS:
         await page.goto(f"{proxy.admin_url}/problems/{refusal.name}")
         await expect(page.get_by_role("heading", level=1)).to_have_text(refusal.title)
-        await expect(page.get_by_role("heading", name="What to do")).to_be_visible()
+        await expect(page.get_by_role("heading", name="For who sent the request")).to_be_visible()
 
 
 async def test_an_operator_needs_no_mouse(proxy: Proxy, page: Page) -> None:

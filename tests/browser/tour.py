@@ -10,6 +10,8 @@ from playwright.async_api import Page, Request, Route
 
 from proxy.admin.lockout import MOST_OF_ONE
 from proxy.authorize import LINK_LIFETIME_S
+from proxy.config import Report
+from proxy.errors import ConfigurationError
 from tests.browser.steps import decide, log_in
 from tests.harness import Proxy
 from tests.operator_browser import Browser
@@ -31,6 +33,8 @@ STOPS = {
     "live": "What callers do, as it happens",
     "audit": "Who did what",
     "settings": "The settings in force",
+    "settings-changed": "After the configuration was read again",
+    "settings-mistaken": "After it was read again, with mistakes in it",
     "not-found": "A tenant that is not there",
     "logged-out": "After the logout",
     "login-locked": "After too many wrong tokens",
@@ -43,6 +47,7 @@ STOPS = {
     "authoriser-expired": "The link of the day before yesterday",
 }
 """Each stop, and what there is to see."""
+_FILE = "/etc/pleo-proxy/config.toml"
 _LOGIN = re.compile(r"/login\?")
 
 
@@ -116,8 +121,25 @@ async def _operator(page: Page, proxy: Proxy) -> Walk:
     yield "audit"
     await page.goto(f"{proxy.admin_url}/settings")
     yield "settings"
+    for reload, name in ((_changed, "settings-changed"), (_mistaken, "settings-mistaken")):
+        proxy.app._services.reload = reload
+        await page.get_by_role("button", name="Read the configuration again").click()
+        await page.wait_for_url("**/settings/reload")
+        await page.get_by_role("status" if reload is _changed else "alert").wait_for()
+        yield name
     await page.goto(f"{proxy.admin_url}/tenants/nobody")
     yield "not-found"
+
+
+async def _changed() -> Report:
+    restart = {"listen.proxy": "its socket is opened at a start"}
+    return Report(_FILE, ("limits.headers", "log.level", "pleo.client_secret"), restart, (), ())
+
+
+async def _mistaken() -> Report:
+    raise ConfigurationError(
+        _FILE, ["limits.headers: 'many' is no whole number; write one such as 100", "log.lewel: unknown key"]
+    )
 
 
 async def _goodbye(page: Page, proxy: Proxy) -> Walk:
