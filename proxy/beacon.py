@@ -53,9 +53,11 @@ class Beacon:
             if descriptor is not None:
                 os.close(descriptor)
             if isinstance(error, BlockingIOError):
+                process = running(state_dir)
+                holder = "another process" if process is None else f"process {process}"
                 raise OperatorError(
-                    f"store.state_dir {state_dir}: another process serves with it already: stop that one, or "
-                    "give this one a directory of its own"
+                    f"store.state_dir {state_dir}: {holder} serves with it already: stop that one, or give "
+                    "this one a directory of its own"
                 ) from None
             raise OperatorError(
                 f"{path}: {error.strerror}; set store.state_dir to a directory of the proxy's user"

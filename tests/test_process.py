@@ -162,6 +162,7 @@ def test_a_port_in_use_is_one_line(item: str, tmp_path: Path) -> None:
         "keys",
         "proxy.db",
         "proxy.db.serve.lock",
+        "serve.pid",
     }
 
 
@@ -175,7 +176,7 @@ def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
 
 async def test_a_store_is_served_once(config: Path, tmp_path: Path) -> None:
     """A second ``serve`` on the store of a running one ends with a line that names the first."""
-    store = {"url": f"sqlite://{tmp_path}/state/proxy.db", "state_dir": f"{tmp_path}/state"}
+    store = {"url": f"sqlite://{tmp_path}/state/proxy.db", "state_dir": f"{tmp_path}/other/state"}
     (tmp_path / "other").mkdir()
     other = write_config(tmp_path / "other", admin={"token": ADMIN_TOKEN}, store=store)
     async with serving(config) as serve:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -392,9 +393,22 @@ async def test_what_needs_a_restart_is_named_and_the_rest_taken_up(changing: Cha
 
 async def test_two_reloads_at_once_come_one_after_the_other(changing: Changing) -> None:
     """The second reads anew, so what was written meanwhile is in force in the end."""
+    reading, most = 0, 0
+    real = changing.load
+
+    def load() -> Configuration:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        sleep(0.05)  # as a slow disk
+        reading -= 1
+        return real()
+
+    changing.reloader._load = load
     first = asyncio.create_task(changing.to(limits={"headers": 50}))
     second = asyncio.create_task(changing.to(limits={"headers": 51}))
     await asyncio.gather(first, second)
+    assert most == 1
     assert changing.proxy.app.server.limits.headers == 51
 
 
@@ -454,7 +468,11 @@ async def test_a_request_is_judged_by_the_limits_of_its_begin(changing: Changing
     async with asyncio.timeout(10):
         await gate.arrived()
     await changing.to(limits={"body_bytes": 100, "replay_memory": 10, "replay_disk": 10})
+    # Another request of the tenant, by which its way in is made anew.
+    other = asyncio.create_task(proxy.get(EMPLOYEES))
+    await until(lambda: proxy.app.exchange.under_way == 2)
     gate.release()
+    assert (await other).status == 200
     assert (await waiting).status != 413
     assert (await proxy.call("POST", "/acme/v1/vendors:search", data=b"{" + b" " * 900 + b"}")).status == 413
 
@@ -505,6 +523,22 @@ async def test_old_connections_to_pleo_are_not_used_for_other_limits(changing: C
     await changing.proxy.get(EMPLOYEES)
     assert upstream.stats["connects_total"] - opened in (1, 2)
     assert {connection.limits.total_s for connection in upstream._open} == {200}
+
+
+async def test_a_busy_connection_takes_up_limits_after_its_request(changing: Changing) -> None:
+    """The caller's, for its next request; and Pleo's gets no other one."""
+    proxy = changing.proxy
+    gate = proxy.pleo.hold_api()
+    waiting = asyncio.create_task(proxy.get(EMPLOYEES))
+    async with asyncio.timeout(10):
+        await gate.arrived()
+    [connection] = proxy.app.server.connections
+    await changing.to(limits={"headers": 50, "upstream_total_s": 200})
+    assert connection._limits.headers == 100
+    gate.release()
+    assert (await waiting).status == 200
+    await until(lambda: connection._limits.headers == 50)
+    await until(lambda: not proxy.app.exchange.upstream._open)
 
 
 # --- tokens and secrets

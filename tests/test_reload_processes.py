@@ -370,7 +370,8 @@ def test_a_wrong_configuration_is_reported_before_anything_is_asked(config: Path
 
 def test_two_proxies_share_no_state_directory(tmp_path: Path) -> None:
     """The second would answer for the first."""
-    with Beacon.light(tmp_path), pytest.raises(OperatorError, match="another process serves with it"):
+    named = f"process {os.getpid()} serves with it already: stop that one"
+    with Beacon.light(tmp_path), pytest.raises(OperatorError, match=named):
         Beacon.light(tmp_path)
     Beacon.light(tmp_path).close()
 
