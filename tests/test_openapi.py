@@ -18,7 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from proxy.admin import all_operations
 from proxy.admin.operations import Operation
 from proxy.cli import cli
-from proxy.model import Role
+from proxy.model import Policy, Preset, Role
 from proxy.sandbox import Sandbox
 from tests import api_page
 from tests.harness import ADMIN_TOKEN, Answer, Proxy, running_proxy
@@ -333,6 +333,14 @@ async def test_the_api_has_what_the_pages_show_of_a_tenant(proxy: Proxy) -> None
     by_key = {setting["key"]: setting for setting in settings}
     assert by_key["admin.token"]["source"] == "file"
     assert ADMIN_TOKEN not in json.dumps(settings)
+
+
+async def test_the_api_shows_a_policy_on_trial(proxy: Proxy) -> None:
+    """Beside the one in force."""
+    await proxy.add_tenant("globex", policy=Policy(Preset.FULL), trial=Policy(Preset.READ_ONLY))
+    answer = await ask(proxy, "GET", "/api/v1/tenants/globex/policy", headers=BEARER)
+    policy = answer.json()
+    assert (policy["preset"], policy["trial"]["preset"]) == ("full", "read-only")
 
 
 async def test_the_api_lists_the_trail(proxy: Proxy) -> None:

@@ -49,6 +49,9 @@ class ApiRequest:
         return [value for field_name, value in self.headers if field_name.lower() == name.lower()]
 
 
+_PATIENCE_S = 60.0
+
+
 class Gate:
     """Holds requests until a test lets them go; leaving its ``async with`` block releases it."""
 
@@ -65,8 +68,11 @@ class Gate:
         await self._open.wait()
 
     async def arrived(self, n: int = 1) -> None:
-        """Waits until ``n`` requests in all have come to the gate."""
-        async with self._changed:
+        """Waits until ``n`` requests in all have come to the gate.
+
+        :raises TimeoutError: they did not within a minute; a test is to fail and not to hang.
+        """
+        async with asyncio.timeout(_PATIENCE_S), self._changed:
             await self._changed.wait_for(lambda: self._arrivals >= n)
 
     @property
