@@ -152,9 +152,9 @@ async def test_what_is_expected_is_forgotten_and_nothing_else(browser: BrowserCo
     page = await browser.new_page()
     with pytest.raises(AssertionError, match=r"^error of a script: .*oh"):  # noqa: PT012 - raised at its end
         async with watching(browser, [faulty]) as watch:
+            await page.goto(f"{faulty}/page?name=throw")
             await page.goto(f"{faulty}/page?name=console.error")
             assert await watch.expected(Kind.CONSOLE) == ["oh"]
-            await page.goto(f"{faulty}/page?name=throw")
 
 
 async def test_what_is_in_order_is_no_finding(browser: BrowserContext, faulty: str) -> None:
