@@ -15,6 +15,7 @@ from proxy import lifecycle
 from proxy.admin import overview, words
 from proxy.admin.ways import CallersDoor, ways_of
 from proxy.admin.words import Tone
+from proxy.facts import RequestFinished
 from proxy.model import DAY_S, Grant, GrantState, Outcome, Policy, Preset, Sealed, Tenant
 from proxy.telemetry.metrics import Metrics
 from proxy.tenants import checked
@@ -251,7 +252,29 @@ async def test_failed_requests_are_counted_by_tenant(proxy: Proxy) -> None:
     assert (counted["acme"].requests, counted["acme"].failed) == (2, 0)
     assert (counted["initech"].requests, counted["initech"].failed) == (1, 1)
     text = shown_text(await (await logged_in(proxy)).get("/tenants/initech"))
-    assert "1 failed (100 %)" in text
+    assert "1 failed (100 %): 1 needs-reauth." in text
+    assert "0 failed (0 %)." in shown_text(await (await logged_in(proxy)).get("/tenants/acme"))
+
+
+def test_failures_are_counted_by_their_outcome() -> None:
+    """The most frequent first; what the caller or Pleo brought about is none."""
+    metrics = Metrics()
+    for outcome in ("rate-limited", "needs-reauth", "answered", "needs-reauth", "caller_left"):
+        metrics(RequestFinished("id", "acme", outcome=outcome, status=503))
+    traffic = metrics.traffic().by_tenant["acme"]
+    assert (traffic.requests, traffic.failed) == (5, 3)
+    assert list(traffic.failures.items()) == [("needs-reauth", 2), ("rate-limited", 1)]
+
+
+async def test_a_reason_that_has_a_page_leads_there(proxy: Proxy) -> None:
+    """A kind of refusal is explained; what is none has no page."""
+    await proxy.add_tenant("initech")
+    await proxy.get("/initech/v2/employees")
+    proxy.metrics(RequestFinished("id", "initech", outcome="upstream_broke_off", status=200))
+    text = (await (await logged_in(proxy)).get("/tenants/initech")).body.decode()
+    assert '<a href="/problems/needs-reauth">needs-reauth</a>' in text
+    assert "/problems/upstream_broke_off" not in text
+    assert "upstream_broke_off" in text
 
 
 def test_counting_began_once_whatever_process_goes_on(tmp_path_factory: pytest.TempPathFactory) -> None:

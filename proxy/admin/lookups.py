@@ -88,6 +88,7 @@ async def _traffic(request: web.Request, _: Nothing) -> Traffic:
                 tenant=name,
                 requests=counted.by_tenant[name].requests,
                 failed=counted.by_tenant[name].failed,
+                failures=dict(counted.by_tenant[name].failures),
                 last_hour=[_counted(each) for each in of_late.steps],
                 p50_ms=_ms(of_late.p50_s),
                 p99_ms=_ms(of_late.p99_s),

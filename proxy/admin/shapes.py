@@ -127,6 +127,7 @@ class TenantsTraffic(Counted):
     """Requests of a tenant since the start, and of late."""
 
     tenant: TenantName
+    failures: dict[str, int] = Field(description="Those that failed, by their outcome in the log.")
     last_hour: list[Counted] = Field(description="In spans of five minutes, the oldest first.")
     p50_ms: float | None = Field(
         description="Half of its requests of the last half hour to hour took up to this, as estimated from "

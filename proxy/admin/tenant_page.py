@@ -20,12 +20,14 @@ from proxy.admin.ways import ways_of
 from proxy.audit import as_row
 from proxy.chain import Record
 from proxy.config.values import origin_of
-from proxy.errors import OperatorError, TenantError
+from proxy.errors import REFUSALS, OperatorError, TenantError
 from proxy.model import Grant, Role, Tenant
 from proxy.store import TenantGone
 from proxy.telemetry.metrics import NO_TRAFFIC
 
 _REFUSALS = 10
+_EXPLAINED = frozenset(refusal.name for refusal in REFUSALS)
+"""Outcomes that have a page of their own."""
 _HISTORY = 8
 """Of each kind; the audit page has the rest."""
 _DONE = {
@@ -139,6 +141,7 @@ async def _show(request: web.Request, *, status: int = 200, fault: str | None = 
         requests=own.requests,
         per_minute=words.per_minute(own.requests, now - traffic.since),
         failed=own.failed,
+        failures=[(outcome, count, outcome in _EXPLAINED) for outcome, count in own.failures.items()],
         share=words.share(own.failed, own.requests),
         since=listing.instant(traffic.since),
         chart=None if recent is None else charts.of_steps(recent.steps),

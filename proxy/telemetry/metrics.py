@@ -8,7 +8,7 @@ scrape.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,16 @@ class Traffic:
     """Requests of one tenant."""
 
     requests: int
-    failed: int
-    """Those that the proxy refused, or that got no whole answer."""
+    failures: Mapping[str, int]
+    """Those that the proxy refused, or that got no whole answer, by outcome, the most frequent first."""
+
+    @property
+    def failed(self) -> int:
+        """All that failed."""
+        return sum(self.failures.values())
 
 
-NO_TRAFFIC = Traffic(0, 0)
+NO_TRAFFIC = Traffic(0, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,11 @@ class TrafficSince:
 
     since: float
     by_tenant: Mapping[str, Traffic]
+
+
+def _traffic(outcomes: Counter[str]) -> Traffic:
+    failures = {outcome: count for outcome, count in outcomes.most_common() if outcome not in NO_FAILURES}
+    return Traffic(outcomes.total(), failures)
 
 
 _COUNTED: Mapping[type[Fact], Callable[[Any], Key]] = {
@@ -196,16 +206,13 @@ class Metrics:
 
     def traffic(self) -> TrafficSince:
         """Requests by tenant, of all processes."""
-        counted: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        outcomes: dict[str, Counter[str]] = defaultdict(Counter)
         for key, value in self._items().items():
             if key[0] == families.REQUESTS:
                 _, tenant, _, outcome = key
-                counted[tenant][0] += value
-                counted[tenant][1] += 0.0 if outcome in NO_FAILURES else value
+                outcomes[tenant][outcome] += int(value)
         since = dict(self._tally.items()).get((_SINCE,), 0.0)
-        return TrafficSince(
-            since, {name: Traffic(int(all_), int(failed)) for name, (all_, failed) in counted.items()}
-        )
+        return TrafficSince(since, {tenant: _traffic(counted) for tenant, counted in outcomes.items()})
 
     def sources(self) -> list[Tally | Follower]:
         """The numbers of this process and of all others, for who reads them again and again."""
