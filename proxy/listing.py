@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, overload
 
 from proxy.model import DAY_S, Grant, GrantState, Outcome, Tenant
 
@@ -115,6 +115,10 @@ def routes(tenant: Tenant) -> list[str]:
     ]
 
 
+@overload
+def instant(at: float) -> str: ...
+@overload
+def instant(at: float | None) -> str | None: ...
 def instant(at: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

@@ -186,7 +186,7 @@ async def _grant(request: web.Request, _: Nothing) -> GrantRow:
 async def _connect(request: web.Request, _: Nothing) -> Link:
     tenant = request.match_info["tenant"]
     url, expires_at = await request.app[SERVICES].make_link(tenant, actor_of(request).user)
-    return Link(tenant=tenant, url=url.reveal(), expires_at=listing.instant(expires_at) or "")
+    return Link(tenant=tenant, url=url.reveal(), expires_at=listing.instant(expires_at))
 
 
 async def _refresh(request: web.Request, asked: Nothing) -> GrantRow:

@@ -75,8 +75,10 @@ def _answer(line: Line) -> str:
 
 def _took(line: Line) -> str:
     took_ms = (line.fields or {}).get("duration_ms")
-    # Halves up, as the script rounds.
-    return f"{int(took_ms + 0.5)} ms" if isinstance(took_ms, int | float) else ""
+    if not isinstance(took_ms, int | float):
+        return ""
+    # Halves up, as the script rounds; below ten the tenths tell the proxy's own time.
+    return f"{int(took_ms + 0.5)} ms" if took_ms >= 10 else f"{int(took_ms * 10 + 0.5) / 10:.1f} ms"
 
 
 def _tone(line: Line) -> str:

@@ -80,9 +80,9 @@ async def _traffic(request: web.Request, _: Nothing) -> Traffic:
     known, counted, followed = await services.store.tenants(), services.traffic(), services.trend
     recent = followed.of(known)
     return Traffic(
-        since=listing.instant(counted.since) or "",
+        since=listing.instant(counted.since),
         last_hour=[_counted(each) for each in followed.minutes()],
-        last_minute_ended_at=listing.instant(followed.sampled_at) or "",
+        last_minute_ended_at=listing.instant(followed.sampled_at),
         tenants=[
             TenantsTraffic(
                 tenant=name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from proxy import actions
+from proxy import actions, listing
 from proxy.admin.desk import TokenDesk
 from proxy.admin.sessions import Sessions
 from proxy.admin.sso import SingleSignOn
@@ -83,7 +83,7 @@ class Services:
         :raises TenantGone: there is no such tenant.
         """
         url, link = await create_link(self.store, tenant, public_url=self.public_url, now=self.clock())
-        self.emit(LinkCreated(tenant, link.expires_at, user, reference_of(link.id)))
+        self.emit(LinkCreated(tenant, listing.instant(link.expires_at), user, reference_of(link.id)))
         return url, link.expires_at
 
     async def switch(self, tenant: str, user: str, *, enabled: bool) -> None:

@@ -44,7 +44,8 @@ def connect(tenant: str, hours: float, config_path: Path | None, *, as_json: boo
     async def work(store: Store, settings: Settings, recorder: Recorder) -> tuple[str, float]:
         def notes(link: Link) -> list[Note]:
             reference = reference_of(link.id)
-            return [recorder("connect.link_created", tenant, expires_at=link.expires_at, reference=reference)]
+            expires = listing.instant(link.expires_at)
+            return [recorder("connect.link_created", tenant, expires_at=expires, reference=reference)]
 
         try:
             url, link = await create_link(

@@ -15,7 +15,8 @@ class LinkCreated(Fact):
 
     event: ClassVar[str] = "connect.link_created"
     tenant: str
-    expires_at: float
+    expires_at: str
+    """ISO 8601, UTC."""
     user: str
     """Who made it: the address that single sign-on gave, or the name of the token."""
     reference: str

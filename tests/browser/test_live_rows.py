@@ -28,9 +28,10 @@ async def test_the_script_and_the_server_make_the_same_rows(proxy: Proxy, page: 
     await log_in(page, proxy, "/live")
     await page.get_by_text("New lines come by themselves.").wait_for()
     facts = (
+        request(0, status=200, outcome="answered", duration_ms=9.96),
         request(1, status=200, outcome="answered", duration_ms=12.345),
         request(2, status=200, outcome="answered", duration_ms=1.6, retried=True),
-        request(3, status=404, outcome="answered", duration_ms=2.5),
+        request(3, status=404, outcome="answered", duration_ms=0.25),
         request(4, status=503, outcome="needs-reauth", tenant=None, duration_ms=99999.0),
         request(5, status=499, path="/\u202egnp.exe\u2028\u0007\n\u00a0\U000e0041 x"),
         GrantNeedsReauth("globex", 3, "invalid_grant"),
@@ -45,3 +46,5 @@ async def test_the_script_and_the_server_make_the_same_rows(proxy: Proxy, page: 
     await page.reload()
     assert (await rows.evaluate_all(ROWS))[: len(facts)] == made_by_script
     assert len(made_by_script) == len(facts)
+    shown = [cell[1] for row in reversed(made_by_script) for cell in row if cell[0] == "took"]
+    assert shown[:5] == ["10.0 ms", "12 ms", "1.6 ms", "0.3 ms", "99999 ms"]

@@ -33,6 +33,9 @@
     return status.startsWith('4') || line.level === 'warning' ? 'warn' : '';
   };
 
+  // Below ten the tenths tell the proxy's own time.
+  const took = (ms) => `${ms >= 10 ? Math.round(ms) : (Math.round(ms * 10) / 10).toFixed(1)} ms`;
+
   const cells = (line) => {
     const isRequest = line.event === 'request.finished';
     return {
@@ -40,7 +43,7 @@
       what: isRequest ? `${text(line.method)} ${text(line.path)}` : text(line.event),
       tenant: text(line.tenant) || '—',
       result: isRequest ? `${text(line.status)} ${text(line.outcome)}${line.retried === true ? ', sent twice' : ''}` : details(line),
-      took: isRequest ? `${Math.round(line.duration_ms)} ms` : '',
+      took: isRequest ? took(line.duration_ms) : '',
       caller: text(line.caller),
       request_id: text(line.request_id),
     };
