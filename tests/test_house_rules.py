@@ -578,7 +578,8 @@ def undocumented(tree: ast.Module, described: Collection[str]) -> Iterator[str]:
         for node in parent.body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
-            if node.name.startswith("_"):
+            # What is overloaded says it once, where it is carried out.
+            if node.name.startswith("_") or "overload" in map(ast.unparse, node.decorator_list):
                 continue
             is_described = bool(prefix) and (
                 node.name in described or bool(INTERFACES_OF_OTHERS.fullmatch(node.name))
