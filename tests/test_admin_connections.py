@@ -16,6 +16,7 @@ from aiohttp import web
 from proxy import listing
 from proxy.admin import HeadLimits, Listener, connections, forms
 from proxy.facts import AdminLoginFailed
+from proxy.model import Tenant
 from proxy.sandbox import Sandbox
 from tests.harness import ADMIN_TOKEN, Proxy, running_proxy, until
 from tests.operator_browser import OWN_PAGE, ask
@@ -91,7 +92,8 @@ async def test_a_slow_form_is_cut(proxy: Proxy, monkeypatch: pytest.MonkeyPatch)
 
 async def test_an_answer_that_is_not_read_is_given_up(hasty: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for much and takes nothing holds no connection."""
-    monkeypatch.setattr(listing, "tenants", lambda *_: ["x" * 20_000_000])
+    rows = listing.tenants([Tenant("acme")], {})
+    monkeypatch.setattr(listing, "tenants", lambda *_: [{**rows[0], "routes": ["x" * 20_000_000]}])
     host, _, port = hasty.app.admin_address.rpartition(":")
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from proxy.sandbox import approve
 from tests.command import PROGRAM, ROOT, clean_environ
@@ -82,14 +83,14 @@ class Walk:
                 f" {' '.join(options)} --redirect-uri http://localhost:{self.ports['8081']}/oauth/callback"
             )
         with path.open("wb") as out:
-            self._servers.append(await self._start(f"exec {line}", out.fileno()))
+            self._servers.append(await self._start(f"exec {line}", out))
         ready = _SERVERS[" ".join(line.split()[:2])]
         async with asyncio.timeout(30):
             while ready not in path.read_text():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.02)
         return self._as_on_page(path.read_text())
 
-    async def _start(self, line: str, out: int) -> asyncio.subprocess.Process:
+    async def _start(self, line: str, out: int | BinaryIO) -> asyncio.subprocess.Process:
         listen = {
             "PROXY": f"127.0.0.1:{self.ports['8080']}",
             "ADMIN": f"127.0.0.1:{self.ports['8081']}",
@@ -104,7 +105,8 @@ class Walk:
                 **{f"PLEO_PROXY__LISTEN__{name}": value for name, value in listen.items()},
             },
             stdout=out,
-            stderr=asyncio.subprocess.STDOUT,
+            # A log is held to its schema line by line.
+            stderr=asyncio.subprocess.STDOUT if isinstance(out, int) else asyncio.subprocess.DEVNULL,
         )
 
     def _here(self, text: str) -> str:
