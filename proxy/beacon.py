@@ -123,7 +123,8 @@ async def ask(state_dir: Path, *, patience_s: float = PATIENCE_S) -> Report:
     process = running(state_dir)
     if process is None:
         raise OperatorError(
-            f"store.state_dir {state_dir}: no proxy serves with it; start one with `pleo-proxy serve`"
+            f"store.state_dir {state_dir}: no proxy serves with it; start one with `pleo-proxy serve` "
+            "(a demo has no configuration to read again)"
         )
     asked = monotonic()
     try:
