@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -47,11 +47,20 @@ def load(path: Path | None) -> Configuration:
     return loaded
 
 
-def reload_signal() -> asyncio.Event:
-    """An event that SIGHUP sets, from now on: what comes before all is built is not lost."""
-    told = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
-    return told
+@contextmanager
+def hangups() -> Iterator[asyncio.Event]:
+    """An event that SIGHUP sets while the block lasts, so that none is lost before all is built; after it
+    SIGHUP is ignored, since the end of the loop would give it back its default, which ends the process.
+    """
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, told.set)
+    try:
+        yield told
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from proxy.cli.allocation import keep_large_blocks, spare_the_collector
 from proxy.cli.ending import exit_code_of, keep_texts_back
 from proxy.cli.handover import Handover
 from proxy.cli.inputs import config_option
-from proxy.cli.reloading import loader, reload_signal, reloading
+from proxy.cli.reloading import hangups, loader, reloading
 from proxy.config import Configuration, Log, Reloaded, Settings
 from proxy.errors import OperatorError
 from proxy.exchange import RUN
@@ -76,7 +76,7 @@ async def _serve(loaded: Configuration, load: Load) -> None:
     log = log_sink(loaded.settings)
     live = Live(log)
     emit = log.report = fan_out(log, metrics, *live.sinks)
-    stop, told = stop_signal(), reload_signal()
+    stop = stop_signal()
 
     async def take_up(outcome: Reloaded) -> tuple[str, ...]:
         await running.reloaded(outcome)
@@ -84,6 +84,7 @@ async def _serve(loaded: Configuration, load: Load) -> None:
 
     reloader = Reloader(loaded, load, take_up, emit, time.time)
     async with AsyncExitStack() as stack:
+        told = stack.enter_context(hangups())
         stack.callback(live.close)
         lit = stack.enter_context(Beacon.light(loaded.settings.store.state_dir))
         running = await app.start(
@@ -106,7 +107,7 @@ async def _serve(loaded: Configuration, load: Load) -> None:
 
 async def _supervise(loaded: Configuration, load: Load) -> int:
     settings = loaded.settings
-    stop, told = stop_signal(), reload_signal()
+    stop = stop_signal()
     emit = log_sink(settings)
 
     async def take_up(outcome: Reloaded) -> list[str]:
@@ -117,6 +118,7 @@ async def _supervise(loaded: Configuration, load: Load) -> int:
         return await supervisor.hand_out(Handover(replace(outcome, configuration=given)))
 
     async with AsyncExitStack() as stack:
+        told = stack.enter_context(hangups())
         workers.check_ports(settings)
         lit = stack.enter_context(Beacon.light(settings.store.state_dir))
         generated, keys = await groundwork.prepare(settings, os.environ, stack, emit)
