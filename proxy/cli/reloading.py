@@ -53,14 +53,12 @@ def hangups() -> Iterator[asyncio.Event]:
     SIGHUP is ignored, since the end of the loop would give it back its default, which ends the process.
     """
     loop, told = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, told.set)
+    # Not by the loop, which for an instant has the default in force where it takes a handler away.
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(told.set))
     try:
         yield told
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        loop.remove_signal_handler(signal.SIGHUP)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 @asynccontextmanager
