@@ -100,7 +100,6 @@ async def create_link(
     """A new one-time link for ``tenant``: its URL, which is a secret, and what is stored of it.
 
     :param notes: what the audit trail is to have of it.
-
     :raises TenantGone: there is no such tenant.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)

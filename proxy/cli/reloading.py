@@ -49,11 +49,12 @@ def load(path: Path | None) -> Configuration:
 
 @contextmanager
 def hangups() -> Iterator[asyncio.Event]:
-    """An event that SIGHUP sets while the block lasts, so that none is lost before all is built; after it
-    SIGHUP is ignored, since the end of the loop would give it back its default, which ends the process.
+    """An event that SIGHUP sets while the block lasts, so that none is lost before all is built.
+
+    After it SIGHUP is ignored: where a handler is taken away, at the end of a loop or of Python, the default
+    is in force, which ends the process.
     """
     loop, told = asyncio.get_running_loop(), asyncio.Event()
-    # Not by the loop, which for an instant has the default in force where it takes a handler away.
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(told.set))
     try:
         yield told

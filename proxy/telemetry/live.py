@@ -17,6 +17,7 @@ from typing import Protocol
 
 from proxy.facts import Fact
 from proxy.loglines import Line, parsed
+from proxy.telemetry import fan_out
 from proxy.telemetry.logs import RECENT, LogSink
 
 LOOK_S = 0.25
@@ -162,9 +163,5 @@ class Live:
 
 def _beside(log: LogSink) -> LogSink:
     sink = LogSink(None, log_format="json", level=None, worker=log.worker, canary=log.canary)
-    sink.report = _say_nothing
+    sink.report = fan_out()  # the log has reported already that a line was withheld
     return sink
-
-
-def _say_nothing(_fact: Fact) -> None:
-    """The log has reported already that a line was withheld."""
