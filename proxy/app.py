@@ -294,7 +294,7 @@ class App:
         return listener
 
     def _follow_trend(self, metrics: Metrics) -> Trend:
-        self.trend = Trend(metrics.sources(), self._clock)
+        self.trend = Trend(metrics.sources(), self._clock, self._emit)
         following = asyncio.create_task(self.trend.run(), name="trend")
 
         async def stop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -17,13 +18,15 @@ from hypothesis import strategies as st
 
 from proxy.admin import charts, words
 from proxy.admin.answers import _templates
-from proxy.facts import RequestFinished
+from proxy.facts import Fact, RequestFinished, TaskCrashed
+from proxy.telemetry import fan_out
+from proxy.telemetry import trend as module
 from proxy.telemetry.families import BUCKETS_S, SECONDS
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.percentiles import percentile
 from proxy.telemetry.tally import Follower, Tally
 from proxy.telemetry.trend import Counted, Trend
-from tests.harness import Proxy
+from tests.harness import Proxy, until
 from tests.operator_browser import ask, logged_in, shown_text
 from tests.streams import BEARER
 
@@ -166,7 +169,7 @@ async def minutes(trend: Trend, count: int) -> None:
 async def test_an_hour_is_kept_by_the_minute_and_in_steps() -> None:
     """What is older is forgotten; a tenant's steps are of five minutes, with those that failed."""
     metrics = Metrics()
-    trend = Trend(metrics.sources(), lambda: 0.0)
+    trend = Trend(metrics.sources(), lambda: 0.0, fan_out())
     for _ in range(3):
         metrics(request("acme"))
     metrics(request("acme", outcome="needs-reauth"))
@@ -191,10 +194,33 @@ async def test_an_hour_is_kept_by_the_minute_and_in_steps() -> None:
     assert sum(each.requests for each in trend.minutes()) == 0
 
 
+async def test_a_minute_that_cannot_be_read_is_told_and_the_next_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect costs the charts a minute, and not all that come."""
+    monkeypatch.setattr(module, "MINUTE_S", 0.001)
+    metrics, facts = Metrics(), list[Fact]()
+    trend = Trend(metrics.sources(), lambda: 0.0, facts.append)
+    sample, failing = trend.sample, iter([OSError()])
+
+    async def failing_once() -> None:
+        for error in failing:
+            raise error
+        await sample()
+
+    monkeypatch.setattr(trend, "sample", failing_once)
+    running = asyncio.create_task(trend.run())
+    await until(trend.minutes)
+    running.cancel()
+    (crashed,) = facts
+    assert isinstance(crashed, TaskCrashed)
+    assert (crashed.task, crashed.error) == ("trend", "OSError")
+
+
 async def test_percentiles_are_of_late() -> None:
     """Slow requests of this morning are not in them: they are of the last half hour to hour."""
     metrics = Metrics()
-    trend = Trend(metrics.sources(), lambda: 0.0)
+    trend = Trend(metrics.sources(), lambda: 0.0, fan_out())
     for _ in range(100):
         metrics(request("acme", 20.0))
     slow = trend.of(["acme"])["acme"]
@@ -217,7 +243,7 @@ async def test_percentiles_are_of_late() -> None:
 async def test_counts_may_go_round() -> None:
     """After four thousand million requests of one tenant the differences are right still."""
     metrics = Metrics()
-    trend = Trend(metrics.sources(), lambda: 0.0)
+    trend = Trend(metrics.sources(), lambda: 0.0, fan_out())
     metrics(request("acme"))
     [tally] = metrics.sources()
     assert isinstance(tally, Tally)
@@ -242,7 +268,7 @@ async def test_the_numbers_of_all_workers_are_added(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(3)]
     ours = Metrics(paths[0])
     ours.add_up(lambda: paths)
-    trend = Trend(ours.sources(), lambda: 0.0)
+    trend = Trend(ours.sources(), lambda: 0.0, fan_out())
     ours(request("acme"))
     await trend.sample()
     theirs = Metrics(paths[1])
@@ -287,7 +313,7 @@ async def test_many_tenants_cost_little(monkeypatch: pytest.MonkeyPatch) -> None
     metrics = Metrics()
     for number in range(10_000):
         metrics(request(f"tenant-{number}"))
-    trend = Trend(metrics.sources(), lambda: 0.0)
+    trend = Trend(metrics.sources(), lambda: 0.0, fan_out())
     turns: list[float] = []
     began = perf_counter()
 

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.facts import Emit, TaskCrashed
 from proxy.model import Clock
+from proxy.places import innermost_place
 from proxy.telemetry import families
 from proxy.telemetry.metrics import NO_FAILURES
 from proxy.telemetry.percentiles import percentile
@@ -107,9 +109,10 @@ class _Source:
 class Trend:
     """The last hour. Made when counting begins; :meth:`run` follows it until it is cancelled."""
 
-    def __init__(self, sources: Iterable[Numbers], clock: Clock) -> None:
+    def __init__(self, sources: Iterable[Numbers], clock: Clock, emit: Emit) -> None:
         self._sources = [_Source(numbers) for numbers in sources]
         self._clock = clock
+        self._emit = emit
         self._minutes: list[Counted] = []
         self._total = Counted(0, 0)
         self._tenants: dict[str, array[int]] = {}
@@ -120,7 +123,10 @@ class Trend:
         """Sample once a minute."""
         while True:
             await asyncio.sleep(MINUTE_S)
-            await self.sample()
+            try:
+                await self.sample()
+            except Exception as error:  # noqa: BLE001 - one minute is missing, and the charts go on
+                self._emit(TaskCrashed("trend", type(error).__name__, innermost_place(error)))
 
     async def sample(self) -> None:
         """A minute is over."""
