@@ -1,4 +1,4 @@
-"""What befell the processes as a whole."""
+"""What befell the processes as a whole, and what they met by themselves."""
 
 from __future__ import annotations
 
@@ -80,3 +80,42 @@ class ProxyStopped(Fact):
 
     event: ClassVar[str] = "proxy.stopped"
     requests_cut: int
+
+
+@dataclass(slots=True)
+class TaskCrashed(Fact):
+    """A defect of the proxy met by one of its own tasks. ``error`` is the exception's type."""
+
+    event: ClassVar[str] = "task.crashed"
+    level: ClassVar[Level] = "error"
+    task: str
+    error: str
+    where: str
+
+
+@dataclass(slots=True)
+class LineWithheld(Fact):
+    """A line would have carried a secret, and was not written: a defect of the proxy."""
+
+    event: ClassVar[str] = "log.line_withheld"
+    level: ClassVar[Level] = "error"
+    withheld: str
+    """The event that the line was to tell of."""
+
+
+@dataclass(slots=True)
+class CertificateReloaded(Fact):
+    """The files of a listener's certificate have changed, and new connections get the new one."""
+
+    event: ClassVar[str] = "tls.certificate_reloaded"
+    listener: str
+
+
+@dataclass(slots=True)
+class CertificateFailed(Fact):
+    """The files of a listener's certificate have changed, and cannot be used; the old one stays in use."""
+
+    event: ClassVar[str] = "tls.certificate_failed"
+    level: ClassVar[Level] = "error"
+    listener: str
+    problem: str

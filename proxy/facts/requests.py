@@ -1,4 +1,4 @@
-"""What became of a request, and of the traces of requests."""
+"""What became of requests on their way, and of their traces."""
 
 from __future__ import annotations
 
@@ -86,3 +86,88 @@ class TracesTaken(Fact):
     down_s: float
     lost: int
     """Spans that were given up meanwhile."""
+
+
+@dataclass(slots=True)
+class RequestAmbiguous(Fact):
+    """Routes of different tenants claimed one request, which was refused. Keys are never among the claims."""
+
+    event: ClassVar[str] = "request.ambiguous"
+    level: ClassVar[Level] = "warning"
+    request_id: str
+    claims: tuple[str, ...]
+    """Each kind of route with the tenant that it names, eight at the most."""
+    caller: str
+
+
+@dataclass(slots=True)
+class PolicyWouldRefuse(Fact):
+    """A request passed that the tenant's policy on trial would refuse."""
+
+    event: ClassVar[str] = "policy.would_refuse"
+    request_id: str
+    tenant: str
+    method: str
+    path: str
+    caller: str
+    rule: str
+    """The part of the policy: ``caller``, ``endpoint``, ``legacy``, ``company``, ``rate``, ``concurrency``,
+    ``body``."""
+    detail: str
+
+
+@dataclass(slots=True)
+class CircuitOpened(Fact):
+    """Request after request to the upstream got no answer, so for a while none is sent."""
+
+    event: ClassVar[str] = "upstream.circuit_opened"
+    level: ClassVar[Level] = "warning"
+    upstream: str
+    failures: int
+    """Requests in a row that got no answer."""
+    reason: str
+    """What befell the last of them, in the proxy's own words."""
+    retry_in_s: float
+    """When one request is sent to see how things are."""
+
+
+@dataclass(slots=True)
+class CircuitClosed(Fact):
+    """The upstream answers again, and requests go to it."""
+
+    event: ClassVar[str] = "upstream.circuit_closed"
+    upstream: str
+    down_s: float
+
+
+@dataclass(slots=True)
+class AddressRefused(Fact):
+    """A name of Pleo's led to an address that tokens and secrets must not be sent to, so nothing was."""
+
+    event: ClassVar[str] = "outbound.address_refused"
+    level: ClassVar[Level] = "warning"
+    host: str
+    address: str
+
+
+@dataclass(slots=True)
+class RequestCrashed(Fact):
+    """A defect of the proxy met by a request; the caller got 500. ``error`` is the exception's type."""
+
+    event: ClassVar[str] = "request.crashed"
+    level: ClassVar[Level] = "error"
+    request_id: str
+    error: str
+    where: str
+    """Innermost file and line of the project; never the exception's text, which may hold anything."""
+
+
+@dataclass(slots=True)
+class HandshakeFailed(Fact):
+    """A caller connected to a listener with TLS, and no connection came of it."""
+
+    event: ClassVar[str] = "tls.handshake_failed"
+    listener: str
+    caller: str
+    reason: str
+    """OpenSSL's name of the fault, such as ``CERTIFICATE_VERIFY_FAILED``, or ``timeout``, or ``left``."""
