@@ -87,6 +87,7 @@ stands before; ``tests/test_house_rules.py`` holds both and this map to the code
 
 6. the whole
 
+   * ``known_secrets``: which secrets of the settings the log must not show
    * ``listening``: the listeners as the settings have them
    * ``wiring``: the settings as the parts understand them
    * ``readings``: what metrics read of the running parts

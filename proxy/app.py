@@ -17,7 +17,7 @@ from time import monotonic
 
 from aiohttp import web
 
-from proxy import __version__, listening, recovery, wiring
+from proxy import __version__, known_secrets, listening, recovery, wiring
 from proxy.admin import Listener, Services, admin_app
 from proxy.admin import token as admin_token
 from proxy.admin.desk import TokenDesk
@@ -237,7 +237,7 @@ class App:
         self.store = store = open_store(settings.store.url)
         self._stack.push_async_callback(store.close)
         vault = await open_vault(settings, environ, store)
-        wiring.watch_secrets(self._canary, settings, environ, vault)
+        known_secrets.watch_secrets(self._canary, settings, environ, vault)
         state_dir = settings.store.state_dir
         owner = f"{instance_name(state_dir)}/{self._worker or 0}"
         ledger = Ledger(store.trail, vault, f"proxy:{owner}", self._clock)

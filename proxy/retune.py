@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy import wiring
+from proxy import known_secrets, wiring
 from proxy.admin import Listener, Services
 from proxy.admin.token import AdminTokens
 from proxy.authorize import Authorize
@@ -67,7 +67,7 @@ def take_up(parts: Parts, former: Settings, new: Configuration) -> None:
     channels = channels_of(settings, {}, parts.clock) if settings.notify != former.notify else None
 
     # From here on nothing fails and nothing waits.
-    wiring.watch_settings(parts.canary, settings, {}, former)
+    known_secrets.watch_settings(parts.canary, settings, {}, former)
     parts.log(settings.log)
     parts.audit.keep_s = settings.audit.keep_days * DAY_S
     parts.tokens.change(tokens)

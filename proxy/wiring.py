@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +24,9 @@ from proxy.arrival import Arrival, address_of
 from proxy.authorize import Asker, AuthorizationSettings
 from proxy.config import (
     Address,
-    CredentialRef,
-    EnvRef,
-    FileRef,
     Settings,
     resolve,
 )
-from proxy.config.sections import Section
 from proxy.config.values import origin_of
 from proxy.errors import ConfigurationError, OperatorError, QuestionError
 from proxy.exchange import Limits
@@ -38,14 +34,14 @@ from proxy.explain import Bounds, Explainer, Question
 from proxy.facts import Emit
 from proxy.lifecycle import Windows
 from proxy.listener import AcceptLimits
-from proxy.model import DAY_S, Clock, Grant, HttpProxy, Role, Secret
+from proxy.model import DAY_S, Clock, Grant, HttpProxy, Role
 from proxy.notices import Rules, Survey
 from proxy.notifications import Herald, channels_of
 from proxy.pairs import Lifetimes
 from proxy.provider import Provider, Registration
 from proxy.refresher import Refresher
 from proxy.store import Journal, Store
-from proxy.telemetry.canary import Canary, as_sent
+from proxy.telemetry.canary import Canary
 from proxy.tenants import Directory
 from proxy.tokens import RefreshRules
 from proxy.trace_context import Tracer
@@ -335,44 +331,6 @@ def notice_rules(settings: Settings) -> Rules:
     """When operators are told of troubles."""
     notify = settings.notify
     return Rules(settings.refresh.warn_days * DAY_S, notify.store_down_s, notify.repeat_s)
-
-
-def watch_secrets(canary: Canary, settings: Settings, environ: Mapping[str, str], vault: Vault) -> None:
-    """Have ``canary`` know the secrets of the settings, and whatever ``vault`` seals or opens.
-
-    :raises ConfigurationError: a secret is not where the settings say.
-    """
-    canary.watch_vault(vault)
-    watch_settings(canary, settings, environ)
-    database = settings.store.url.password
-    if database is not None:
-        canary.watch("store.url", database)
-
-
-def watch_settings(
-    canary: Canary, settings: Settings, environ: Mapping[str, str], former: Settings | None = None
-) -> None:
-    """Have ``canary`` know the secrets of the settings.
-
-    :param former: those that were in force a moment ago, and may still be in use.
-    :raises ConfigurationError: a secret is not where the settings say.
-    """
-    before = {} if former is None else dict(_secrets_of(former, environ))
-    now = dict(_secrets_of(settings, environ))
-    for item in before.keys() | now.keys():
-        canary.watch(item, *now.get(item, ()), *before.get(item, ()))
-
-
-def _secrets_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, list[Secret]]]:
-    """Each secret of the settings by its key, in the forms in which it is sent."""
-    for name, section in settings:
-        if not isinstance(section, Section) or name == "vault":
-            continue  # the vault's keys are the vault's
-        for key, value in section:
-            if isinstance(value, EnvRef | FileRef | CredentialRef | Secret):
-                item = f"{name}.{key}"
-                secret = resolve(value, environ, item=item)
-                yield item, [secret, as_sent(settings.pleo.client_id, secret), as_sent(None, secret)]
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

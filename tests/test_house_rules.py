@@ -107,7 +107,18 @@ LADDER: tuple[tuple[str, ...], ...] = (
         "notifications",
         "admin",
     ),
-    ("listening", "wiring", "readings", "groundwork", "watch", "retune", "reload", "app", "workers"),
+    (
+        "known_secrets",
+        "listening",
+        "wiring",
+        "readings",
+        "groundwork",
+        "watch",
+        "retune",
+        "reload",
+        "app",
+        "workers",
+    ),
     ("cli", "__main__"),
 )
 """A module imports what stands before it, in lower layers or its own, and nothing else of the project."""
