@@ -25,7 +25,7 @@ from proxy.admin.sessions import Sessions
 from proxy.admission import Admission
 from proxy.audit import Ledger
 from proxy.authorize import Authorize
-from proxy.config import Configuration, Log, Reloaded, Report, Settings, configuration
+from proxy.config import Configuration, Log, Reloaded, Report
 from proxy.exchange import Exchange
 from proxy.facts import (
     ConfigReloaded,
@@ -368,7 +368,7 @@ class App:
 
 
 async def start(
-    settings: Settings | Configuration,
+    configuration: Configuration,
     environ: Mapping[str, str],
     *,
     emit: Emit,
@@ -396,11 +396,9 @@ async def start(
     :raises OperatorError: it cannot serve; one line says why and what to do.
     """
     asyncio.get_running_loop().set_exception_handler(crash_reporter(emit))
-    if isinstance(settings, Settings):
-        settings = configuration(settings, environ, "the command line")
     canary, live = canary or Canary(), live or Live(LogSink(None, log_format="json", level="info"))
     app = App(
-        settings,
+        configuration,
         emit,
         clock,
         stack,
@@ -409,7 +407,7 @@ async def start(
         log=log,
         reload=reload,
         worker=worker,
-        exporter=wiring.exporter(settings.settings, environ, clock, canary),
+        exporter=wiring.exporter(configuration.settings, environ, clock, canary),
     )
     buckets = Rates(rates)
     stack.callback(buckets.close)

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from proxy import app
+from proxy import app, config
 from proxy.admin.services import SERVICES
 from proxy.authorize import create_link
 from proxy.config import Settings
@@ -222,7 +222,7 @@ async def running_proxy(
         now = clock or pleo.now
         live = Live(sink)
         running = await app.start(
-            settings,
+            config.configuration(settings, {}, "the test"),
             {},
             emit=emit,
             metrics=metrics,

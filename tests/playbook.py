@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode
 
-from proxy import app, lifecycle, pairs
+from proxy import app, config, lifecycle, pairs
 from proxy.config import Settings
 from proxy.facts import Fact
 from proxy.model import Secret, Tenant
@@ -306,7 +306,14 @@ async def stage(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(up.stop)
         stack.push_async_callback(auth.stop)
-        running = await app.start(settings, {}, emit=emit, metrics=Metrics(), stack=stack, clock=clock)
+        running = await app.start(
+            config.configuration(settings, {}, "the test"),
+            {},
+            emit=emit,
+            metrics=Metrics(),
+            stack=stack,
+            clock=clock,
+        )
         theatre = Stage(running, up, auth, clock, facts)
         await connect(theatre, "acme")
         stack.callback(theatre.close_callers)

@@ -349,7 +349,7 @@ async def test_a_configuration_with_mistakes_is_not_taken_up(changing: Changing)
     report = await changing.to(log={"level": "error"})
     assert (report.changed, report.mistakes) == ((), (mistake,))
     assert proxy.app.configuration is before
-    assert proxy.facts[-1] == ConfigReloadFailed("the command line", (mistake,))
+    assert proxy.facts[-1] == ConfigReloadFailed("the test", (mistake,))
     assert b"\npleo_proxy_config_last_reload_successful 0.0\n" in proxy.metrics.render()
     changing.fault = None
     assert (await changing.to()).mistakes == ()

@@ -77,7 +77,7 @@ async def _demo(folder: Path, port: int, admin_port: int) -> None:
         metrics = Metrics()
         log = LogSink(None, log_format="json", level="info", canary=Canary(RUN.encode()))
         running = await app.start(
-            settings,
+            config.configuration(settings, os.environ, str(config_path)),
             os.environ,
             emit=fan_out(_tell, log, metrics),
             metrics=metrics,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from proxy import app, lifecycle, pairs
+from proxy import app, config, lifecycle, pairs
 from proxy.config import Settings
 from proxy.facts import Fact, RequestCrashed, RequestFinished, TaskCrashed
 from proxy.model import Secret, Tenant
@@ -91,7 +91,9 @@ async def theatre(folder: Path, recorder: Recorder | None = None, **limits: obje
         stack.push_async_callback(upstream.stop)
         settings = settings_before(upstream, folder, **limits)
         emit = fan_out(log_watch.sink(), seen)
-        running = await app.start(settings, {}, emit=emit, metrics=Metrics(), stack=stack)
+        running = await app.start(
+            config.configuration(settings, {}, "the test"), {}, emit=emit, metrics=Metrics(), stack=stack
+        )
         await _connect(running)
         yield Theatre(running, upstream, crashes, finished)
 
