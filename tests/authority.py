@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -73,3 +76,17 @@ class Authority:
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         server.load_cert_chain(server_file)
         return cls(ssl.create_default_context(cafile=str(ca_file)), server)
+
+
+@asynccontextmanager
+async def untrusted_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server whose certificate nobody trusts: its port on localhost, and what each connection sent."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read())
+        writer.close()
+
+    context = Authority.found(folder).server
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1], seen

@@ -39,7 +39,7 @@ from proxy.notifications.mail import Mail, MailServer
 from proxy.notifications.messages import MOST_ITEMS, messages_of, trial_message
 from proxy.notifications.webhook import Signer, Webhook
 from proxy.sandbox import COMPANIES, Sandbox
-from tests.authority import Authority
+from tests.authority import Authority, untrusted_server
 from tests.command import Cli, serving, write_config
 from tests.harness import Proxy, free_port, running_proxy, settings_for, until
 from tests.receivers import SECRET, MailBox, http_receiver, is_signed, smtp_receiver
@@ -183,16 +183,7 @@ async def test_a_slow_receiver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_a_receiver_whose_certificate_is_wrong_gets_nothing(tmp_path: Path) -> None:
     """A notification is not sent under a certificate that nobody trusts."""
-    authority = Authority.found(tmp_path)
-    seen = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.read())
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with untrusted_server(tmp_path) as (port, seen):
         with failing("tls_failed"):
             await webhook(f"https://localhost:{port}/").deliver(message_of())
     assert seen == []

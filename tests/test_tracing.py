@@ -30,7 +30,7 @@ from proxy.model import Outcome, Secret
 from proxy.sandbox import ApiFault, Sandbox
 from proxy.telemetry.canary import Canary
 from proxy.tracing import Collector, Exporter, RefusedError, exporter, parse_headers
-from tests.authority import Authority
+from tests.authority import untrusted_server
 from tests.command import Cli, serving, write_config
 from tests.harness import Proxy, free_port, running_proxy, settings_for, until
 from tests.otlp import Got, Receiver, collector, decoded
@@ -459,16 +459,7 @@ async def test_only_what_becomes_spans_is_taken() -> None:
 
 async def test_a_collector_whose_certificate_is_wrong_gets_nothing(tmp_path: Path) -> None:
     """Spans are not sent under a certificate that nobody trusts."""
-    authority = Authority.found(tmp_path)
-    seen = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.read())
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with untrusted_server(tmp_path) as (port, seen):
         taker = Collector(f"https://localhost:{port}/v1/traces", {}, 5.0)
         with pytest.raises(RefusedError, match=r"^tls_failed$"):
             await taker.take(b"x")
